@@ -1,1 +1,18 @@
-export const version = "0.1.0"
+/**
+ * Post-copy live migration of running guests over Linux userfaultfd: `Guest` defines and runs guests, `migrate` sends
+ * one, `receive` takes one.
+ */
+export * as Guest from "./Guest.ts"
+export type { GuestHandle } from "./GuestHandle.ts"
+export { GuestError } from "./guests/GuestError.ts"
+export {
+  type Incoming,
+  listen,
+  migrate,
+  type MigrateOptions,
+  receive,
+  type ReceiveOptions,
+  type GuestOptions
+} from "./Migration.ts"
+export * from "./MigrationError.ts"
+export { Report, Status } from "./Report.ts"

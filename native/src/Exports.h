@@ -1,0 +1,23 @@
+// What each file adds to the module's exports, and the short way to add a function.
+#pragma once
+
+#include <node_api.h>
+
+#include "Addon.h"
+
+namespace uffd {
+
+void exportFunction(Addon& addon, napi_value exports, const char* name, napi_callback callback);
+
+void exportConstants(Addon& addon, napi_value exports);
+void exportUffdOpen(Addon& addon, napi_value exports);
+void exportUffdRange(Addon& addon, napi_value exports);
+void exportUffdEvents(Addon& addon, napi_value exports);
+void exportStream(Addon& addon, napi_value exports);
+void exportPassing(Addon& addon, napi_value exports);
+void exportSocket(Addon& addon, napi_value exports);
+void exportSocketAddress(Addon& addon, napi_value exports);
+void exportSocketState(Addon& addon, napi_value exports);
+void exportProcess(Addon& addon, napi_value exports);
+
+}  // namespace uffd

@@ -1,0 +1,71 @@
+// A range of this process's memory that several environments may hold: mapped by this package, or the memory of an
+// ArrayBuffer. Process-wide and touched by any thread; SharedTable counts its holders.
+//
+// Lifetime. A mapped range lives as long as this object, so whoever has a Hold may touch it. The memory of an
+// ArrayBuffer belongs to an environment that may end first: every access holds `life_` shared, and the end of the
+// environment takes it exclusively, marks the mapping stale and only then lets the buffer go. An access parked in a
+// page fault therefore delays the end of that environment instead of reading freed memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <shared_mutex>
+#include <vector>
+
+namespace uffd {
+
+class Mapping {
+ public:
+  enum class Kind { anonymous, file, buffer };
+
+  /** Takes over the mapping and `fd` (-1: none). For Kind::buffer neither is owned. */
+  Mapping(Kind kind, void* address, size_t length, int fd);
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+  /** Unmaps, which waits for a reader of the UNMAP event where a registration asked for one. */
+  ~Mapping();
+
+  Kind kind() const { return kind_; }
+  uintptr_t address() const { return address_; }
+  size_t length() const { return length_; }
+  int fd() const { return fd_; }
+  bool stale() const;
+
+  // Signed results: a count or -errno. -ESTALE: the owner is gone; -ERANGE: outside; -EFAULT: made inaccessible.
+  int64_t read(uint64_t offset, uint8_t* into, size_t length);
+  int64_t write(uint64_t offset, const uint8_t* from, size_t length);
+  int64_t fillByte(uint64_t offset, size_t length);
+  int64_t advise(uint64_t offset, size_t length, int advice);
+  int64_t protectNone(uint64_t offset, size_t length);
+
+  /** The owner's environment ends: pages become accessible again for whoever frees them, and stale for us. */
+  void end();
+  /** The buffer was detached, and the memory may be somebody else's: no access from here on. */
+  void detach();
+  /** Nobody holds it and its pages are accessible, so the buffer may be given back to the garbage collector. */
+  bool abandoned() const;
+
+ private:
+  friend class SharedTable;
+  struct Span {
+    uint64_t start;
+    uint64_t end;
+  };
+  int64_t check(uint64_t offset, size_t length, bool touches) const;
+  int64_t checkPages(uint64_t offset, size_t length) const;
+
+  const Kind kind_;
+  const uintptr_t address_;
+  const size_t length_;
+  const int fd_;
+  mutable std::shared_mutex life_;
+  bool stale_ = false;
+  mutable std::mutex spansLock_;
+  std::vector<Span> protected_;
+  /** Guarded by the table's lock. */
+  uint64_t token_ = 0;
+  size_t holders_ = 0;
+};
+
+}  // namespace uffd

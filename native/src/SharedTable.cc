@@ -1,0 +1,112 @@
+#include "SharedTable.h"
+
+#include <time.h>
+
+#include <utility>
+
+namespace uffd {
+
+namespace {
+
+uint64_t tokenOf(uint32_t slot, uint32_t generation) { return static_cast<uint64_t>(generation) << 32 | slot; }
+
+}  // namespace
+
+Hold& Hold::operator=(Hold&& other) noexcept {
+  if (this != &other) {
+    release();
+    mapping_ = std::exchange(other.mapping_, nullptr);
+  }
+  return *this;
+}
+
+void Hold::release() {
+  if (mapping_ != nullptr) SharedTable::process().leave(std::exchange(mapping_, nullptr));
+}
+
+SharedTable& SharedTable::process() {
+  static auto* table = new SharedTable();
+  return *table;
+}
+
+// Starts somewhere, so that a token kept from another process is not taken for one of ours.
+SharedTable::SharedTable() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  firstGeneration_ = static_cast<uint32_t>(now.tv_nsec) | 1;
+}
+
+Hold SharedTable::enter(std::shared_ptr<Mapping> mapping) {
+  std::lock_guard lock(lock_);
+  uint32_t slot = 0;
+  if (vacant_.empty()) {
+    slot = static_cast<uint32_t>(slots_.size());
+    slots_.push_back({firstGeneration_, nullptr});
+  } else {
+    slot = vacant_.back();
+    vacant_.pop_back();
+  }
+  slots_[slot].tenant = mapping;
+  mapping->token_ = tokenOf(slot, slots_[slot].generation);
+  mapping->holders_ = 1;
+  return Hold(std::move(mapping));
+}
+
+Hold SharedTable::again(const Hold& hold) {
+  std::lock_guard lock(lock_);
+  ++hold->holders_;
+  return Hold(hold.mapping_);
+}
+
+Hold SharedTable::adopt(uint64_t token) {
+  std::lock_guard lock(lock_);
+  const auto slot = static_cast<uint32_t>(token);
+  if (slot >= slots_.size() || slots_[slot].tenant == nullptr) return {};
+  if (tokenOf(slot, slots_[slot].generation) != token) return {};
+  ++slots_[slot].tenant->holders_;
+  return Hold(slots_[slot].tenant);
+}
+
+uint64_t SharedTable::token(const Hold& hold) const {
+  std::lock_guard lock(lock_);
+  return hold->token_;
+}
+
+size_t SharedTable::holders(const Mapping& mapping) const {
+  std::lock_guard lock(lock_);
+  return mapping.holders_;
+}
+
+void SharedTable::leave(std::shared_ptr<Mapping> mapping) {
+  std::shared_ptr<Mapping> tenant;
+  {
+    std::lock_guard lock(lock_);
+    if (--mapping->holders_ > 0) return;
+    const auto slot = static_cast<uint32_t>(mapping->token_);
+    tenant = std::exchange(slots_[slot].tenant, nullptr);
+    ++slots_[slot].generation;
+    vacant_.push_back(slot);
+  }
+  // The unmapping happens when both references go, outside the lock: it may wait for a reader of its UNMAP event.
+}
+
+uint64_t SharedTable::claim(int fd) {
+  std::lock_guard lock(lock_);
+  claims_[fd] = ++lastClaim_;
+  return lastClaim_;
+}
+
+bool SharedTable::disclaim(int fd, uint64_t claim) {
+  std::lock_guard lock(lock_);
+  const auto found = claims_.find(fd);
+  if (found == claims_.end() || found->second != claim) return false;
+  claims_.erase(found);
+  return true;
+}
+
+bool SharedTable::claimed(int fd) const {
+  std::lock_guard lock(lock_);
+  return claims_.contains(fd);
+}
+
+}  // namespace uffd

@@ -1,0 +1,76 @@
+// The only process-wide state: one locked table of the mappings that environments hold, counted by holder, and of the
+// descriptor numbers that this package owns. A mapping crosses to another environment as a token, which names a slot
+// and the generation of its tenant: a token whose tenant is gone is recognised for ever.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "Mapping.h"
+
+namespace uffd {
+
+/** One holder of a mapping. Moves, and lets go when it is destroyed; an empty one holds nothing. */
+class Hold {
+ public:
+  Hold() = default;
+  Hold(Hold&& other) noexcept : mapping_(std::move(other.mapping_)) { other.mapping_.reset(); }
+  Hold& operator=(Hold&& other) noexcept;
+  Hold(const Hold&) = delete;
+  Hold& operator=(const Hold&) = delete;
+  ~Hold() { release(); }
+  /** Idempotent. The last one unmaps. */
+  void release();
+  explicit operator bool() const { return mapping_ != nullptr; }
+  Mapping* operator->() const { return mapping_.get(); }
+  Mapping& operator*() const { return *mapping_; }
+  const std::shared_ptr<Mapping>& shared() const { return mapping_; }
+
+ private:
+  friend class SharedTable;
+  explicit Hold(std::shared_ptr<Mapping> mapping) : mapping_(std::move(mapping)) {}
+  std::shared_ptr<Mapping> mapping_;
+};
+
+class SharedTable {
+ public:
+  /** The table of this process. Never destroyed: worker threads may outlive the static destructors. */
+  static SharedTable& process();
+
+  /** Enters a mapping and holds it. */
+  Hold enter(std::shared_ptr<Mapping> mapping);
+  /** One more holder. */
+  Hold again(const Hold& hold);
+  /** A further holder by token; empty when the tenant is gone. */
+  Hold adopt(uint64_t token);
+  uint64_t token(const Hold& hold) const;
+  size_t holders(const Mapping& mapping) const;
+
+  /** Notes that this package owns a descriptor number; the claim to be given to `disclaim`. */
+  uint64_t claim(int fd);
+  /** False when the number was closed behind our back and belongs to a later claim: it must not be closed. */
+  bool disclaim(int fd, uint64_t claim);
+  bool claimed(int fd) const;
+
+ private:
+  friend class Hold;
+  struct Slot {
+    uint32_t generation;
+    std::shared_ptr<Mapping> tenant;
+  };
+  SharedTable();
+  void leave(std::shared_ptr<Mapping> mapping);
+
+  mutable std::mutex lock_;
+  std::vector<Slot> slots_;
+  std::vector<uint32_t> vacant_;
+  std::unordered_map<int, uint64_t> claims_;
+  uint64_t lastClaim_ = 0;
+  uint32_t firstGeneration_;
+};
+
+}  // namespace uffd

@@ -1,0 +1,17 @@
+// Pending messages of a userfaultfd as plain numbers in a JavaScript array.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "Arguments.h"
+
+namespace uffd {
+
+/** Numbers an event takes: event, a, b, c. */
+constexpr size_t kEventWords = 4;
+
+/** Reads what is pending, as far as `into` has room: the number of events, or -errno when the first read fails. */
+int64_t readEvents(int fd, View<double> into);
+
+}  // namespace uffd

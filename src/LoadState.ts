@@ -1,0 +1,125 @@
+/**
+ * Reads the savevm stream at the destination up to and including its EOF byte. The block list is judged, and the memory
+ * registered, the moment it has arrived; device state is only kept. What was read beyond EOF belongs to the daemon.
+ */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { LinkFailed, MalformedInput, type Unsupported } from "./MigrationError.ts"
+import type { RamBlock } from "./protocol/RamBlock.ts"
+import * as Savevm from "./protocol/umem/Savevm.ts"
+import type { RunningGuest } from "./RunningGuest.ts"
+import type { Link } from "./services/Link.ts"
+import * as LinkIo from "./services/LinkIo.ts"
+import { type Registration, Userfaultfd } from "./services/Userfaultfd.ts"
+
+/** Bytes read at once; the most that can be left over for the daemon. */
+const READ_BYTES = 64 * 1024
+/** WebAssembly memory grows by this much. */
+const WASM_PAGE = 64 * 1024
+
+export interface LoadedState {
+  readonly registration: Registration
+  /** `undefined` when no `guest` section came. */
+  readonly deviceState: Uint8Array | undefined
+  readonly remainder: Uint8Array
+  readonly totalPages: number
+  /** Bytes of the savevm stream: what was read ahead is not among them. */
+  readonly bytesRead: number
+}
+
+export interface Options {
+  readonly link: Link
+  readonly guest: RunningGuest
+  readonly targetPageSize: number
+  readonly onFirstByte: Effect.Effect<void>
+}
+
+const malformed = (offset: number, detail: string) => new MalformedInput({ offset, detail })
+
+const mib = (bytes: number) => bytes % 2 ** 20 === 0 ? `${bytes / 2 ** 20} MiB` : `${bytes} bytes`
+
+/** Checks the announced blocks against the guest's own, growing those that may grow. */
+const accept = Effect.fnUntraced(function*(
+  guest: RunningGuest,
+  announced: ReadonlyArray<RamBlock>,
+  offset: number
+): Effect.fn.Return<void, MalformedInput> {
+  const own = guest.vcpu.blocks()
+  for (const { idstr } of own) {
+    if (!announced.some((block) => block.idstr === idstr)) {
+      return yield* malformed(offset, `the source did not announce RAM block "${idstr}": both sides must run the same guest`)
+    }
+  }
+  for (const { idstr, length } of announced) {
+    const block = own.find((candidate) => candidate.idstr === idstr)
+    if (block === undefined) {
+      return yield* malformed(offset, `the source announced RAM block "${idstr}", which this guest does not have: both sides must run the same guest`)
+    }
+    if (length === block.length) continue
+    if (block.maximum === block.length && length !== block.length) {
+      return yield* malformed(
+        offset,
+        `RAM block "${idstr}" has ${mib(length)} at the source and ${mib(block.length)} here: start both sides with the same --memory`
+      )
+    }
+    if (length < block.length || length > block.maximum || length % WASM_PAGE !== 0) {
+      return yield* malformed(
+        offset,
+        `RAM block "${idstr}" has ${length} bytes at the source: a multiple of 64 KiB from ${block.length} to ${block.maximum} is possible here`
+      )
+    }
+    yield* guest.vcpu.grow(idstr, length).pipe(
+      Effect.mapError((error) => malformed(offset, `RAM block "${idstr}" cannot grow to ${mib(length)} here: ${error.message}`))
+    )
+  }
+})
+
+/** Reads up to the switchover. Registered memory is released with the scope, or by its `release`. */
+export const loadState = Effect.fnUntraced(function*(
+  { guest, link, onFirstByte, targetPageSize }: Options
+): Effect.fn.Return<LoadedState, MalformedInput | LinkFailed | Unsupported, Scope.Scope> {
+  const uffd = yield* Userfaultfd
+  const decoder = Savevm.decoder({ targetPageSize })
+  const buffer = new Uint8Array(READ_BYTES)
+  let bytesRead = 0
+  let registration: Registration | undefined
+  let deviceState: Uint8Array | undefined
+  let totalPages = 0
+
+  while (true) {
+    const outcome = decoder.next()
+    switch (outcome._tag) {
+      case "NeedMore": {
+        const n = yield* LinkIo.readSome(link, buffer)
+        if (n === 0) decoder.finish()
+        else {
+          if (bytesRead === 0) yield* onFirstByte
+          bytesRead += n
+          decoder.push(buffer.subarray(0, n))
+        }
+        break
+      }
+      case "End":
+        return yield* new LinkFailed({ code: "EOF", detail: "the source closed the connection before the switchover" })
+      case "Malformed":
+        return yield* outcome.truncated
+          ? new LinkFailed({ code: "EOF", detail: `the source closed the connection before the switchover (byte ${outcome.offset})` })
+          : malformed(outcome.offset, `the source sent what is no guest: ${outcome.message} (byte ${outcome.offset})`)
+      case "Message": {
+        const { message } = outcome
+        if (message._tag === "Ram" && message.record._tag === "MemSize") {
+          if (registration !== undefined) return yield* malformed(outcome.offset, "the source announced its RAM blocks twice")
+          yield* accept(guest, message.record.blocks, outcome.offset)
+          const blocks = guest.vcpu.blocks()
+          totalPages = blocks.reduce((sum, { length }) => sum + Math.ceil(length / targetPageSize), 0)
+          registration = yield* uffd.register(blocks, () => guest.state === "incoming")
+        } else if (message._tag === "Device" && message.name === "guest") deviceState = message.data.slice()
+        else if (message._tag === "Eof") {
+          if (registration === undefined) return yield* malformed(outcome.offset, "the source switched over without announcing its RAM blocks")
+          const remainder = decoder.remainder()
+          return { registration, deviceState, remainder, totalPages, bytesRead: bytesRead - remainder.length }
+        }
+      }
+    }
+  }
+})

@@ -1,0 +1,351 @@
+/**
+ * The destination's side of one migration:
+ *
+ *   load guest ─▶ start daemon ─▶ listen ─▶ savevm up to its EOF ─▶ hand over ─▶ `R` ─▶ close own link ─▶ `r` ─▶ run
+ *
+ * Memory is registered when the block list arrives, before anything may touch it. A failure left of the EOF byte leaves
+ * the guest at the source; right of it the guest is here, and is parked, never fed zeros, when its pages cannot come.
+ */
+import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Queue from "effect/Queue"
+import type * as Scope from "effect/Scope"
+import * as Channel from "./actors/Channel.ts"
+import * as DestinationHandler from "./actors/DestinationHandler.ts"
+import { type HandlerMessage, MAILBOX_CAPACITY } from "./actors/Mailboxes.ts"
+import type { GuestError } from "./guests/GuestError.ts"
+import * as Vcpu from "./guests/Vcpu.ts"
+import { type LoadedState, loadState } from "./LoadState.ts"
+import { DaemonFailed, GuestFailed, type GuestIs, InvalidArgument, LinkFailed, MigrationError, type Reason, Refused } from "./MigrationError.ts"
+import * as Pipe from "./protocol/umem/Pipe.ts"
+import type { Report } from "./Report.ts"
+import { RunningGuest } from "./RunningGuest.ts"
+import { DaemonProcess, type UmemDaemonHandle } from "./services/DaemonProcess.ts"
+import * as Endpoint from "./services/Endpoint.ts"
+import type { Link } from "./services/Link.ts"
+import { Links } from "./services/Links.ts"
+import { Prefault } from "./services/Prefault.ts"
+import { Settings } from "./services/Settings.ts"
+import { type RegisteredBlock, Userfaultfd } from "./services/Userfaultfd.ts"
+
+export interface Options {
+  readonly guest: URL | string
+  readonly from: string
+  readonly memoryMiB: number | undefined
+  readonly flags: number
+}
+
+export interface Incoming {
+  readonly uri: string
+  readonly guest: RunningGuest
+  readonly running: Effect.Effect<void, MigrationError>
+  readonly report: Effect.Effect<Report, MigrationError>
+  readonly reportNow: Effect.Effect<Report>
+}
+
+/** Bytes of a target page. Both ends are configured alike: it is not negotiated. */
+const TARGET_PAGE_SIZE = 4096
+
+const millis = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos) / 1e6)
+
+const failedHere = (guest: GuestIs) => (reason: Reason) => new MigrationError({ side: "destination", guest, reason })
+
+const guestFailed = (error: GuestError) => new GuestFailed({ phase: error.phase, detail: error.message })
+
+/** When things happened, milliseconds of the clock; what the report is made of. */
+interface Times {
+  firstByte: number | undefined
+  resumed: number | undefined
+  completed: number | undefined
+  firstStepNanos: bigint | undefined
+  bytesBefore: number
+  missingAtFirstAnswer: number | undefined
+}
+
+/** Global host page numbers: blocks follow each other, each rounded up to whole host pages. */
+const numbering = (blocks: ReadonlyArray<RegisteredBlock>, hostPageSize: number) => {
+  let next = 0
+  const bases = blocks.map(({ length }) => {
+    const base = next
+    next += Math.ceil(length / hostPageSize)
+    return base
+  })
+  return {
+    pages: (idstr: string, offset: number, length: number): Float64Array => {
+      const at = blocks.findIndex((block) => block.idstr === idstr)
+      if (at < 0) return new Float64Array(0)
+      const first = bases[at]! + Math.floor(offset / hostPageSize)
+      return Float64Array.from({ length: Math.ceil(length / hostPageSize) }, (_, i) => first + i)
+    },
+    ranges: (pages: Float64Array) =>
+      Array.from(pages, (page): readonly [number, number, number] => {
+        let at = bases.length - 1
+        while (at > 0 && bases[at]! > page) at--
+        return [at, (page - bases[at]!) * hostPageSize, hostPageSize]
+      })
+  }
+}
+
+const toHandlerMessage = (message: Pipe.PipeMessage): HandlerMessage => {
+  switch (message._tag) {
+    case "Ready":
+      return { _tag: "Ready" }
+    case "TriggerPageFault":
+      return { _tag: "TriggerPageFault", pages: message.pages }
+    case "Error":
+      return { _tag: "Error" }
+    case "Quit":
+      return { _tag: "Quit" }
+    default:
+      return { _tag: "ChannelClosed", detail: `it sent ${message._tag}, which is not the daemon's to send` }
+  }
+}
+
+/** Hands the link over and starts the guest. `state` was read up to and including the EOF byte. */
+const takeOver = Effect.fnUntraced(function*(
+  options: Options,
+  guest: RunningGuest,
+  daemon: UmemDaemonHandle,
+  link: Link,
+  loaded: LoadedState,
+  times: Times,
+  running: Deferred.Deferred<void, MigrationError>
+) {
+  const settings = yield* Settings
+  const { registration } = loaded
+  const { vcpu } = guest
+  const parked = failedHere("parked")
+  const inbox = yield* Queue.bounded<HandlerMessage>(MAILBOX_CAPACITY)
+  const channel = Channel.make<HandlerMessage>({
+    link: daemon.channel,
+    from: "daemon",
+    mailbox: inbox,
+    toMessage: toHandlerMessage,
+    ended: (detail) => ({ _tag: "ChannelClosed", detail })
+  })
+  const pages = numbering(registration.blocks, registration.hostPageSize)
+  const touch = yield* (yield* Prefault).make(vcpu.blocks())
+
+  yield* daemon.handover({
+    registration,
+    link,
+    remainder: loaded.remainder,
+    targetPageSize: TARGET_PAGE_SIZE,
+    flags: options.flags
+  }).pipe(Effect.mapError(parked))
+  yield* DestinationHandler.awaitReady(inbox).pipe(
+    Effect.timeoutOrElse({
+      duration: settings.handshakeMillis,
+      orElse: () => Effect.fail(new DaemonFailed({ detail: `the umem daemon was not ready within ${settings.handshakeMillis} ms` }))
+    }),
+    Effect.mapError(parked)
+  )
+  // From here the daemon alone has the link: its end must be seen by the source when the daemon is gone.
+  link.close()
+  yield* channel.send(Pipe.ready("guest"))
+
+  vcpu.discards((idstr, offset, length) => {
+    // An idempotent notice: the kernel's own event has told the daemon already, so a full mailbox may drop it.
+    Queue.offerUnsafe(inbox, { _tag: "Discarded", idstr, offset, length })
+  })
+  const handler = yield* DestinationHandler.run({
+    inbox,
+    channel,
+    hostPages: pages.pages,
+    prefault: (list) => touch(pages.ranges(list)),
+    daemonError: () => new LinkFailed({ code: "EIO", detail: daemon.counters.failure() || "the umem daemon reported an error" })
+  }).pipe(Effect.forkScoped({ startImmediately: true }))
+  yield* Effect.addFinalizer(() =>
+    Effect.andThen(
+      Effect.sync(() => Queue.offerUnsafe(inbox, { _tag: "QuitRequested" })),
+      Effect.timeoutOption(Fiber.await(handler), settings.goodbyeMillis)
+    )
+  )
+
+  const starting = Effect.gen(function*() {
+    yield* vcpu.restore(loaded.deviceState).pipe(Effect.mapError((error) => failedHere("none")(guestFailed(error))))
+    times.resumed = yield* millis
+    guest.opened()
+    Deferred.doneUnsafe(running, Exit.void)
+  })
+  const ending = Fiber.join(handler).pipe(
+    Effect.mapError((reason) => failedHere(daemon.counters.missing() > 0 ? "parked" : "destination")(reason))
+  )
+  // Whichever side fails first is the failure; the guest may be done with its first steps long before the pages are.
+  yield* Effect.all([starting, ending], { concurrency: "unbounded", discard: true })
+  times.completed = yield* millis
+  if (daemon.counters.missing() > 0) {
+    return yield* Effect.fail(parked(new DaemonFailed({ detail: "the umem daemon ended with pages missing" })))
+  }
+  yield* Effect.timeoutOption(daemon.exited, settings.goodbyeMillis)
+})
+
+/** One incoming migration from the accepted connection to its end. */
+const incoming = Effect.fnUntraced(function*(
+  options: Options,
+  guest: RunningGuest,
+  daemon: UmemDaemonHandle,
+  link: Link,
+  times: Times,
+  running: Deferred.Deferred<void, MigrationError>
+) {
+  const loaded = yield* loadState({
+    link,
+    guest,
+    targetPageSize: TARGET_PAGE_SIZE,
+    onFirstByte: Effect.map(millis, (now) => {
+      times.firstByte = now
+      guest.moving("incoming")
+    })
+  }).pipe(
+    Effect.onError(() => Effect.sync(() => link.close())),
+    Effect.mapError(failedHere("source"))
+  )
+  times.bytesBefore = loaded.bytesRead
+  daemon.counters.set("total", loaded.totalPages)
+  yield* takeOver(options, guest, daemon, link, loaded, times, running).pipe(
+    Effect.onExit((exit) =>
+      Effect.sync(() => {
+        link.close()
+        const complete = Exit.isSuccess(exit) || (times.resumed !== undefined && daemon.counters.missing() === 0)
+        loaded.registration.release(complete)
+      })
+    )
+  )
+})
+
+const reportOf = (
+  state: Report["state"],
+  guest: RunningGuest,
+  daemon: UmemDaemonHandle,
+  times: Times,
+  now: number
+): Report => {
+  const { counters } = daemon
+  const memoryBytes = guest.vcpu.blocks().reduce((sum, { length }) => sum + length, 0)
+  const totalMs = times.firstByte === undefined ? 0 : (times.completed ?? now) - times.firstByte
+  const blockedMs = counters.get("blockedMicros") / 1000
+  const count = counters.get("faults")
+  return {
+    role: "destination",
+    state,
+    dialect: "umem",
+    memoryBytes,
+    pageSize: TARGET_PAGE_SIZE,
+    pages: {
+      total: counters.get("total"),
+      onDemand: counters.get("onDemand"),
+      background: counters.get("background"),
+      fill: counters.get("fill"),
+      removed: counters.get("removed")
+    },
+    bytesOnWire: times.bytesBefore + counters.get("bytesReceived") + counters.get("bytesSent"),
+    downtimeMs: times.firstByte === undefined || times.resumed === undefined ? 0 : times.resumed - times.firstByte,
+    totalMs,
+    throughputMiBps: totalMs > 0 ? memoryBytes / 2 ** 20 / (totalMs / 1000) : 0,
+    faults: {
+      count,
+      p50Us: counters.percentile(0.5),
+      p90Us: counters.percentile(0.9),
+      p99Us: counters.percentile(0.99),
+      maxUs: count === 0 ? null : counters.get("maxMicros"),
+      blockedMs
+    },
+    ...(times.firstStepNanos === undefined ? {} : { guestStepNanos: String(times.firstStepNanos) }),
+    ...(times.missingAtFirstAnswer === undefined ? {} : { missingAtFirstAnswer: times.missingAtFirstAnswer })
+  }
+}
+
+/** Loads the guest, starts the daemon, listens, and serves one connection in the background of the scope. */
+export const listen = Effect.fnUntraced(function*(
+  options: Options
+): Effect.fn.Return<Incoming, MigrationError, Scope.Scope> {
+  const notHere = failedHere("none")
+  const clock = yield* Clock.Clock
+  const settings = yield* Settings
+  const links = yield* Links
+  yield* Effect.fromResult(Endpoint.parse(options.from)).pipe(Effect.mapError(notHere))
+  if (options.flags !== 0 && options.flags !== 1) {
+    const detail = `postcopy flags ${options.flags} are not supported: 0, or 1 for fault requests`
+    return yield* Effect.fail(notHere(new InvalidArgument({ detail })))
+  }
+  yield* (yield* Userfaultfd).available.pipe(Effect.mapError(notHere))
+  const vcpu = yield* Vcpu.load(options.guest, { memoryMiB: options.memoryMiB }).pipe(
+    Effect.mapError((error) => notHere(guestFailed(error)))
+  )
+  const guest = new RunningGuest(vcpu, "destination")
+  const daemon = yield* (yield* DaemonProcess).start.pipe(Effect.mapError(notHere))
+  const listener = yield* links.listen(options.from).pipe(Effect.mapError(notHere))
+
+  const times: Times = {
+    firstByte: undefined,
+    resumed: undefined,
+    completed: undefined,
+    firstStepNanos: undefined,
+    bytesBefore: 0,
+    missingAtFirstAnswer: undefined
+  }
+  guest.counters = daemon.counters
+  guest.stalled = () =>
+    daemon.counters.get("outstanding") > 0 &&
+    clock.currentTimeMillisUnsafe() - daemon.counters.get("lastHeardMillis") > settings.stalledMillis
+  guest.onAnswer = () => {
+    times.missingAtFirstAnswer ??= daemon.counters.missing()
+  }
+  const running = Deferred.makeUnsafe<void, MigrationError>()
+  const outcome = Deferred.makeUnsafe<Report, MigrationError>()
+  const reportNow = Effect.map(millis, (now) =>
+    reportOf(times.completed !== undefined ? "completed" : "failed", guest, daemon, times, now))
+
+  const fail = (error: MigrationError) => {
+    if (error.guest === "destination") guest.failedBeforeLatch(error.message)
+    else guest.closed("failed", error)
+    Deferred.doneUnsafe(running, Exit.fail(error))
+    Deferred.doneUnsafe(outcome, Exit.fail(error))
+    if (error.guest === "parked" || error.guest === "none") Deferred.doneUnsafe(guest.lost, Exit.fail(error))
+  }
+  yield* Effect.gen(function*() {
+    const link = yield* listener.accept.pipe(Effect.mapError(failedHere("source")))
+    yield* listener.close
+    yield* incoming(options, guest, daemon, link, times, running).pipe(
+      Effect.ensuring(Effect.sync(() => link.close()))
+    )
+    guest.completed()
+    Deferred.doneUnsafe(outcome, Exit.succeed(yield* reportNow))
+  }).pipe(
+    Effect.scoped,
+    Effect.onExit((exit) => {
+      if (Exit.isSuccess(exit)) return Effect.void
+      const failure = exit.cause.reasons.find((reason) => reason._tag === "Fail")
+      return Effect.sync(() =>
+        fail(
+          failure?.error ?? failedHere(times.resumed === undefined ? "none" : "parked")(
+            new Refused({ detail: "the incoming migration was ended here" })
+          )
+        )
+      )
+    }),
+    Effect.forkScoped({ startImmediately: true })
+  )
+  yield* vcpu.firstStepNanos.pipe(
+    Effect.map((nanos) => {
+      times.firstStepNanos = nanos
+    }),
+    Effect.ignore,
+    Effect.forkScoped
+  )
+  yield* vcpu.crashed.pipe(
+    Effect.catch((error) => Effect.sync(() => fail(failedHere("none")(guestFailed(error))))),
+    Effect.forkScoped
+  )
+  return {
+    uri: listener.uri,
+    guest,
+    running: Deferred.await(running),
+    report: Deferred.await(outcome),
+    reportNow
+  }
+})

@@ -1,0 +1,221 @@
+/**
+ * The one implementation of `GuestHandle`: the gate in front of the guest's calls, and the record of the migration it
+ * takes part in. The gate is what keeps one owner at a time: it is closed for good by the latch.
+ */
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import type { SenderProgress } from "./actors/SourceSender.ts"
+import type { GuestHandle } from "./GuestHandle.ts"
+import type { GuestError } from "./guests/GuestError.ts"
+import type { Vcpu } from "./guests/Vcpu.ts"
+import { Cancelled, type GuestIs, MigrationError, type Reason, Refused } from "./MigrationError.ts"
+import type { State, Status } from "./Report.ts"
+import type { DaemonCounters } from "./services/DaemonCounters.ts"
+import type { RateLimit } from "./services/RateLimit.ts"
+
+/** Where calls go: to the guest, nowhere yet, or back with the reason. */
+type Gate =
+  | { readonly _tag: "Open" }
+  | { readonly _tag: "Held" }
+  | { readonly _tag: "Closed"; readonly error: MigrationError }
+
+/** A migration that sends this guest. */
+export interface Outgoing {
+  latched: boolean
+  /** Completes to stop it before the latch. */
+  readonly cancelled: Deferred.Deferred<never, Reason>
+  /** Completes when it is over, in whatever way. */
+  readonly over: Deferred.Deferred<void>
+  readonly rate: RateLimit
+  progress: () => SenderProgress | undefined
+}
+
+export class RunningGuest implements GuestHandle {
+  readonly vcpu: Vcpu
+  readonly side: "source" | "destination"
+  readonly lost: Deferred.Deferred<never, GuestError | MigrationError> = Deferred.makeUnsafe()
+  #state: State
+  #gate: Gate
+  #changed: Deferred.Deferred<void> = Deferred.makeUnsafe()
+  #pausedByUser = false
+  #outgoing: Outgoing | undefined
+  #lastProgress: SenderProgress | undefined
+  #error: string | undefined
+  /** The destination's numbers, once there is a daemon. */
+  counters: DaemonCounters | undefined
+  /** Whether the source has been silent for too long, told by the owner of the clock. */
+  stalled: () => boolean = () => false
+  /** Called with each answer the guest gave. */
+  onAnswer: () => void = () => {}
+
+  constructor(vcpu: Vcpu, side: "source" | "destination") {
+    this.vcpu = vcpu
+    this.side = side
+    this.#state = side === "source" ? "running" : "listening"
+    this.#gate = side === "source" ? { _tag: "Open" } : { _tag: "Held" }
+  }
+
+  #refused(detail: string, guest: GuestIs): MigrationError {
+    return new MigrationError({ side: this.side, guest, reason: new Refused({ detail }) })
+  }
+
+  #setGate(gate: Gate): void {
+    if (this.#gate._tag === "Closed") return
+    this.#gate = gate
+    const changed = this.#changed
+    this.#changed = Deferred.makeUnsafe()
+    Deferred.doneUnsafe(changed, Effect.void)
+  }
+
+  get state(): State {
+    return this.#state
+  }
+
+  /** The guest runs here from now on. */
+  opened(): void {
+    this.#state = this.#pausedByUser ? "paused" : "running"
+    this.#setGate({ _tag: this.#pausedByUser ? "Held" : "Open" })
+  }
+
+  moving(state: "migrating" | "postcopy" | "incoming"): void {
+    this.#state = state
+    if (state === "incoming") this.#setGate({ _tag: "Held" })
+  }
+
+  held(): void {
+    this.#setGate({ _tag: "Held" })
+  }
+
+  /** Nothing of this guest will ever be answered here again. */
+  closed(state: "completed" | "failed" | "postcopy", error: MigrationError): void {
+    this.#state = state
+    if (state === "failed") this.#error = error.message
+    this.#setGate({ _tag: "Closed", error })
+  }
+
+  completed(): void {
+    this.#state = "completed"
+  }
+
+  /** The guest's own code or thread failed: it is lost here. */
+  crashed(error: MigrationError): void {
+    if (this.#gate._tag === "Closed") return
+    this.closed("failed", error)
+    Deferred.doneUnsafe(this.lost, Effect.fail(error))
+  }
+
+  /** The migration failed after the latch: the guest's memory is kept, and calls are told what is known. */
+  lostAfterLatch(error: MigrationError): void {
+    this.#state = "failed"
+    this.#error = error.message
+    this.#gate = { _tag: "Closed", error }
+  }
+
+  failedBeforeLatch(message: string): void {
+    this.#error = message
+  }
+
+  /** Begins an outgoing migration, or says why there can be none now. */
+  beginOutgoing(outgoing: Outgoing): MigrationError | undefined {
+    if (this.#outgoing !== undefined) {
+      return this.#refused("this guest is being migrated already: wait for it, or cancel it", this.#outgoing.latched ? "destination" : "source")
+    }
+    if (this.#gate._tag === "Closed") return this.#gate.error
+    if (this.side === "destination" && this.#state !== "completed") {
+      return this.#refused("this guest's own incoming migration is not complete: migrate it when all of its pages are here", "source")
+    }
+    this.#outgoing = outgoing
+    this.#error = undefined
+    this.#state = "migrating"
+    return undefined
+  }
+
+  endOutgoing(): void {
+    const outgoing = this.#outgoing
+    if (outgoing === undefined) return
+    this.#lastProgress = outgoing.progress()
+    this.#outgoing = undefined
+    Deferred.doneUnsafe(outgoing.over, Effect.void)
+  }
+
+  get pausedByUser(): boolean {
+    return this.#pausedByUser
+  }
+
+  readonly status: Effect.Effect<Status> = Effect.sync(() => {
+    const error = this.#error === undefined ? {} : { error: this.#error }
+    const counters = this.counters
+    if (this.side === "destination" && counters !== undefined && this.#outgoing === undefined && this.#lastProgress === undefined) {
+      const total = counters.get("total")
+      const remaining = counters.missing()
+      const state = this.#state === "running" && remaining > 0 && this.stalled() ? "stalled" : this.#state
+      const transferred = counters.get("onDemand") + counters.get("background")
+      const blockedMs = counters.get("blockedMicros") / 1000
+      return { role: this.side, state, transferred, remaining, total, blockedMs, ...error }
+    }
+    const progress = this.#outgoing?.progress() ?? this.#lastProgress
+    const total = progress?.total ?? this.vcpu.blocks().reduce((sum, { length }) => sum + length / 4096, 0)
+    const transferred = progress === undefined ? 0 : progress.onDemand + progress.background
+    const remaining = progress === undefined ? total : progress.dirty
+    return { role: this.side, state: this.#state, transferred, remaining, total, blockedMs: 0, ...error }
+  })
+
+  readonly call = (request: unknown): Effect.Effect<unknown, GuestError | MigrationError> =>
+    Effect.gen({ self: this }, function*() {
+      while (this.#gate._tag === "Held") yield* Deferred.await(this.#changed)
+      if (this.#gate._tag === "Closed") return yield* Effect.fail(this.#gate.error)
+      const answer = yield* Effect.raceFirst(this.vcpu.call(request), Deferred.await(this.lost))
+      this.onAnswer()
+      return answer
+    })
+
+  readonly pause: Effect.Effect<void, GuestError | MigrationError> = Effect.gen({ self: this }, function*() {
+    if (this.#gate._tag === "Closed") return yield* Effect.fail(this.#gate.error)
+    if (this.#outgoing !== undefined) return yield* Effect.fail(this.#refused("the guest is being migrated: it cannot be paused now", "source"))
+    if (this.side === "destination" && this.#state !== "running" && this.#state !== "completed" && this.#state !== "paused") {
+      return yield* Effect.fail(this.#refused("the guest has not arrived yet: it cannot be paused", "source"))
+    }
+    if (this.#pausedByUser) return
+    this.#pausedByUser = true
+    this.#setGate({ _tag: "Held" })
+    if (this.#state === "running") this.#state = "paused"
+    yield* this.vcpu.pause
+  })
+
+  readonly resume: Effect.Effect<void, GuestError | MigrationError> = Effect.gen({ self: this }, function*() {
+    if (this.#gate._tag === "Closed") return yield* Effect.fail(this.#gate.error)
+    if (this.#outgoing !== undefined) return yield* Effect.fail(this.#refused("the guest is being migrated: it cannot be resumed now", "source"))
+    if (!this.#pausedByUser) return
+    this.#pausedByUser = false
+    yield* this.vcpu.run
+    if (this.#state === "paused") this.#state = "running"
+    this.#setGate({ _tag: "Open" })
+  })
+
+  readonly cancel: Effect.Effect<void, MigrationError> = Effect.gen({ self: this }, function*() {
+    const outgoing = this.#outgoing
+    if (outgoing === undefined) {
+      return yield* Effect.fail(
+        this.#gate._tag === "Closed" ? this.#gate.error : this.#refused("no migration of this guest is under way", "source")
+      )
+    }
+    if (outgoing.latched) {
+      return yield* Effect.fail(
+        this.#refused("the guest has switched over: the migration cannot be cancelled any more, its memory follows it", "destination")
+      )
+    }
+    Deferred.doneUnsafe(outgoing.cancelled, Effect.fail(new Cancelled({ detail: "the migration was cancelled" })))
+    yield* Deferred.await(outgoing.over)
+  })
+
+  readonly setMaxBandwidth = (bytesPerSecond: number | undefined): Effect.Effect<void, MigrationError> =>
+    Effect.suspend(() => {
+      if (this.#outgoing === undefined) {
+        return Effect.fail(this.#refused("no migration of this guest is under way: set the limit when it starts (--max-bandwidth)", "source"))
+      }
+      this.#outgoing.rate.set(bytesPerSecond)
+      return Effect.void
+    })
+
+  readonly owesPages: Effect.Effect<boolean> = Effect.sync(() => this.#outgoing?.latched === true)
+}

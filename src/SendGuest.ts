@@ -1,0 +1,251 @@
+/**
+ * The source's side of one migration, in the order that keeps one owner of the guest:
+ *
+ *   connect ─▶ block list ─▶ (guest still runs) ─▶ pause ─▶ device state ─▶ drained ─▶ LATCH ─▶ `00` ─▶ pages ─▶ EOS / EOC
+ *
+ * A failure left of the latch lets the guest run on as if nothing had happened. Right of it the guest never runs here
+ * again, and its memory is kept until the destination has confirmed that it has every page.
+ */
+import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Queue from "effect/Queue"
+import type * as Scope from "effect/Scope"
+import type { Descriptor } from "userfaultfd-napi"
+import { MAILBOX_CAPACITY, type SenderMessage } from "./actors/Mailboxes.ts"
+import * as RequestReceiver from "./actors/RequestReceiver.ts"
+import * as SourceSender from "./actors/SourceSender.ts"
+import * as Supervisor from "./actors/Supervisor.ts"
+import type { GuestError } from "./guests/GuestError.ts"
+import { GuestFailed, type GuestIs, InvalidArgument, LinkFailed, MigrationError, type Reason, Refused } from "./MigrationError.ts"
+import type { RamBlock } from "./protocol/RamBlock.ts"
+import * as Savevm from "./protocol/umem/Savevm.ts"
+import type { Report } from "./Report.ts"
+import type { Outgoing, RunningGuest } from "./RunningGuest.ts"
+import { GuestMemory, type SourceBlock } from "./services/GuestMemory.ts"
+import { flippingByteAt, type Link } from "./services/Link.ts"
+import * as LinkIo from "./services/LinkIo.ts"
+import { Links } from "./services/Links.ts"
+import * as RateLimit from "./services/RateLimit.ts"
+import { Settings } from "./services/Settings.ts"
+
+export interface Options {
+  readonly guest: RunningGuest
+  readonly to: string | Descriptor
+  readonly background: boolean
+  readonly maxBandwidth: number | undefined
+}
+
+/** Bytes of a target page. Both ends are configured alike: it is not negotiated. */
+const TARGET_PAGE_SIZE = 4096
+const RAM_SECTION = 1
+const GUEST_SECTION = 2
+
+const guestFailed = (error: GuestError) => new GuestFailed({ phase: error.phase, detail: error.message })
+
+/** Milliseconds with a fraction. */
+const millis = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos) / 1e6)
+
+/** Everything up to the first part of the RAM section: what a destination judges the guest by. */
+const opening = (blocks: ReadonlyArray<RamBlock>): Uint8Array =>
+  Savevm.concat([
+    Savevm.header(),
+    Savevm.start({ sectionId: RAM_SECTION, name: "ram", instance: 0, version: 4 }),
+    Savevm.ramSizes(blocks),
+    Savevm.part(RAM_SECTION),
+    Savevm.ramEnd()
+  ])
+
+/** End of the RAM section and the device state: all that is left but the switchover's byte. */
+const closing = (deviceState: Uint8Array): Uint8Array =>
+  Savevm.concat([
+    Savevm.end(RAM_SECTION),
+    Savevm.ramEnd(),
+    Savevm.full({ sectionId: GUEST_SECTION, name: "guest", instance: 0, version: 1 }),
+    Savevm.guestState(deviceState)
+  ])
+
+interface Switched {
+  readonly link: Link
+  readonly blocks: ReadonlyArray<SourceBlock>
+  readonly downtimeMs: number
+  readonly lastStepNanos: bigint
+  readonly startedAt: number
+  readonly bytesBefore: number
+}
+
+/** Up to and including the latch. Fails or is cancelled with the guest running as before. */
+const untilLatch = Effect.fnUntraced(function*({ guest, to }: Options, outgoing: Outgoing) {
+  const settings = yield* Settings
+  const links = yield* Links
+  const memory = yield* GuestMemory
+  const connecting = links.connect(to).pipe(
+    Effect.timeoutOrElse({
+      duration: settings.connectMillis,
+      orElse: () =>
+        Effect.fail(
+          new LinkFailed({ code: "TIMEOUT", detail: `no connection to ${typeof to === "string" ? to : "the peer"} within ${settings.connectMillis} ms` })
+        )
+    })
+  )
+  const connected = yield* Effect.acquireRelease(connecting, (link) => Effect.sync(() => link.close()), { interruptible: true })
+  const link = settings.flipByteAt === undefined ? connected : flippingByteAt(connected, settings.flipByteAt)
+  const startedAt = yield* millis
+
+  const announced = yield* Effect.mapError(guest.vcpu.measure, guestFailed)
+  const first = opening(announced)
+  yield* LinkIo.writeAll(link, first)
+  yield* LinkIo.drained(link, settings.drainMillis)
+  // The destination judges the block list now, while the guest still runs: a refusal costs no downtime.
+  yield* Effect.sleep(settings.objectionMillis)
+  yield* LinkIo.unobjected(link)
+
+  const pausedAt = yield* millis
+  guest.held()
+  const { lastStepNanos } = yield* guest.vcpu.pause.pipe(
+    Effect.mapError(guestFailed),
+    Effect.timeoutOrElse({
+      duration: settings.settleMillis,
+      orElse: () =>
+        Effect.fail(new GuestFailed({ phase: "step", detail: `the guest's slice and calls did not settle within ${settings.settleMillis} ms` }))
+    })
+  )
+  const deviceState = yield* Effect.mapError(guest.vcpu.capture, guestFailed)
+  const current = guest.vcpu.blocks()
+  const grown = current.find(({ idstr, length }) => announced.find((block) => block.idstr === idstr)?.length !== length)
+  if (grown !== undefined) {
+    return yield* new Refused({ detail: `the guest's memory grew (block ${grown.idstr}) while its size was being announced: migrate it again` })
+  }
+  const blocks = yield* memory.open(current)
+  const last = closing(deviceState)
+  yield* LinkIo.writeAll(link, last)
+  yield* LinkIo.drained(link, settings.drainMillis)
+  yield* LinkIo.unobjected(link)
+  return yield* Effect.suspend(() => {
+    if (Deferred.isDoneUnsafe(outgoing.cancelled)) return Deferred.await(outgoing.cancelled)
+    outgoing.latched = true
+    return Effect.map(millis, (now): Switched => ({
+      link,
+      blocks,
+      lastStepNanos,
+      startedAt,
+      downtimeMs: now - pausedAt,
+      bytesBefore: first.length + last.length + 1
+    }))
+  })
+})
+
+/** Lets the guest run on after a failure before the latch. */
+const runOn = (guest: RunningGuest) =>
+  Effect.suspend(() => {
+    if (guest.pausedByUser) return Effect.sync(() => guest.opened())
+    return Effect.andThen(Effect.ignore(guest.vcpu.run), Effect.sync(() => guest.opened()))
+  })
+
+/** What calls are answered with from the latch on. */
+const moved = (guest: GuestIs, detail: string) => new MigrationError({ side: "source", guest, reason: new Refused({ detail }) })
+
+/** From the switchover's byte to the destination's confirmation. */
+const afterLatch = Effect.fnUntraced(function*({ background }: Options, outgoing: Outgoing, switched: Switched) {
+  const settings = yield* Settings
+  const { blocks, downtimeMs, lastStepNanos, link, startedAt } = switched
+  const mailbox = yield* Queue.bounded<SenderMessage>(MAILBOX_CAPACITY)
+  const sender = SourceSender.make({
+    link,
+    blocks,
+    targetPageSize: TARGET_PAGE_SIZE,
+    background,
+    rate: outgoing.rate,
+    inbox: mailbox
+  })
+  const receiver = RequestReceiver.make({ link, blocks, targetPageSize: TARGET_PAGE_SIZE, server: sender, sender: mailbox })
+  outgoing.progress = sender.progress
+  const guestIs = (): GuestIs => receiver.heard() ? "destination" : "unknown"
+  const failed = (reason: Reason) => new MigrationError({ side: "source", guest: guestIs(), reason })
+
+  return yield* Effect.gen(function*() {
+    yield* LinkIo.writeAll(link, Savevm.eof())
+    const supervisor = yield* Supervisor.make<Reason>()
+    link.attach((readable) => {
+      if (readable) receiver.poll()
+      if (receiver.ended()) link.watch(false, false)
+      sender.pump()
+    })
+    link.watch(true, false)
+    yield* supervisor.spawn("rate limit", outgoing.rate.ticks(sender.pump))
+    sender.begin(receiver)
+    const sending = yield* supervisor.spawn("source sender", sender.run)
+    yield* Effect.raceFirst(Fiber.join(sending), supervisor.failure)
+    // The last bytes must be out of this machine before the socket is closed.
+    yield* LinkIo.drained(link, settings.goodbyeMillis).pipe(Effect.ignore)
+    const endedAt = yield* millis
+    const { background: pushed, bytesSent, fill, onDemand, removed, total } = sender.progress()
+    const memoryBytes = blocks.reduce((sum, { length }) => sum + length, 0)
+    const totalMs = endedAt - startedAt
+    const report: Report = {
+      role: "source",
+      state: "completed",
+      dialect: "umem",
+      memoryBytes,
+      pageSize: TARGET_PAGE_SIZE,
+      pages: { total, onDemand, background: pushed, fill, removed },
+      bytesOnWire: switched.bytesBefore + bytesSent + receiver.bytesReceived(),
+      downtimeMs,
+      totalMs,
+      throughputMiBps: memoryBytes / 2 ** 20 / (totalMs / 1000),
+      guestStepNanos: String(lastStepNanos)
+    }
+    return report
+  }).pipe(Effect.mapError(failed))
+})
+
+const body = (options: Options, outgoing: Outgoing): Effect.Effect<Report, MigrationError, Scope.Scope> =>
+  Effect.gen(function*() {
+    const { guest } = options
+    const switched = yield* Effect.raceFirst(untilLatch(options, outgoing), Deferred.await(outgoing.cancelled)).pipe(
+      Effect.mapError((reason) => new MigrationError({ side: "source", guest: "source", reason })),
+      Effect.onExit((exit) => exit._tag === "Failure" ? runOn(guest) : Effect.void),
+      Effect.tapError((error) => Effect.sync(() => guest.failedBeforeLatch(error.message)))
+    )
+    guest.closed("postcopy", moved("destination", `the guest has moved to ${switched.link.peer}: call it there`))
+    return yield* afterLatch(options, outgoing, switched).pipe(
+      Effect.tap(() => Effect.sync(() => guest.completed())),
+      Effect.tapError((error) => Effect.sync(() => guest.lostAfterLatch(error)))
+    )
+  })
+
+/**
+ * Sends a guest. The migration runs in a fiber of its own, so that its caller's interruption cannot stop it between the
+ * latch and the end: before the latch an interruption cancels and waits until the guest runs on, after it it waits.
+ */
+export const send = (options: Options): Effect.Effect<Report, MigrationError> =>
+  Effect.suspend(() => {
+    const { guest, maxBandwidth } = options
+    if (maxBandwidth !== undefined && !(Number.isFinite(maxBandwidth) && maxBandwidth >= 0)) {
+      const reason = new InvalidArgument({ detail: `maxBandwidth is ${maxBandwidth}: bytes per second, 0 or more, are expected` })
+      return Effect.fail(new MigrationError({ side: "source", guest: "source", reason }))
+    }
+    const outgoing: Outgoing = {
+      latched: false,
+      cancelled: Deferred.makeUnsafe(),
+      over: Deferred.makeUnsafe(),
+      rate: RateLimit.make(maxBandwidth),
+      progress: () => undefined
+    }
+    const refused = guest.beginOutgoing(outgoing)
+    if (refused !== undefined) return Effect.fail(refused)
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.gen(function*() {
+        const fiber = yield* body(options, outgoing).pipe(
+          Effect.scoped,
+          Effect.ensuring(Effect.sync(() => guest.endOutgoing())),
+          Effect.interruptible,
+          Effect.forkDetach({ startImmediately: true })
+        )
+        return yield* restore(Fiber.join(fiber)).pipe(
+          Effect.onInterrupt(() => Effect.andThen(Effect.ignore(guest.cancel), Fiber.await(fiber)))
+        )
+      })
+    )
+  })

@@ -1,0 +1,96 @@
+/**
+ * Reads the request stream on the source and hands each request to the sender while still in the readiness callback, so
+ * that a page asked for leaves before any queue is touched. How the stream ends goes to the sender's mailbox: an end of
+ * connection, a protocol error and an end of file are three different things.
+ *
+ * Hot path: no Effect per page.
+ */
+import * as Queue from "effect/Queue"
+import { LinkFailed, MalformedInput, type Reason } from "../MigrationError.ts"
+import { errnoName } from "../native/Errno.ts"
+import type { RamBlock } from "../protocol/RamBlock.ts"
+import * as Request from "../protocol/umem/Request.ts"
+import { AGAIN, type Link } from "../services/Link.ts"
+import type { PageServer, RequestSource, SenderMessage } from "./Mailboxes.ts"
+
+/** The window one message fits in. */
+const READ_BYTES = 32 * 1024
+
+export interface RequestReceiver extends RequestSource {
+  /** True once anything came back: the guest runs at the destination. */
+  readonly heard: () => boolean
+  readonly bytesReceived: () => number
+  /** True once the stream ended, in whatever way. */
+  readonly ended: () => boolean
+}
+
+export interface Options {
+  readonly link: Link
+  readonly blocks: ReadonlyArray<RamBlock>
+  readonly targetPageSize: number
+  readonly server: PageServer
+  readonly sender: Queue.Enqueue<SenderMessage>
+}
+
+export const make = (options: Options): RequestReceiver => {
+  const { blocks, link, sender, server, targetPageSize } = options
+  const buffer = new Uint8Array(READ_BYTES)
+  const decoder = Request.decoder({ blocks, targetPageSize })
+  let bytes = 0
+  let ended = false
+
+  const finish = (message: SenderMessage) => {
+    ended = true
+    Queue.offerUnsafe(sender, message)
+  }
+  const fail = (reason: Reason) => finish({ _tag: "ReceiveFailed", reason })
+
+  const decode = () => {
+    while (!ended) {
+      const outcome = decoder.next()
+      switch (outcome._tag) {
+        case "NeedMore":
+          return
+        case "Message":
+          if (outcome.message._tag === "Eoc") finish({ _tag: "EndOfConnection" })
+          else server.serve(outcome.message)
+          break
+        case "Malformed":
+          fail(new MalformedInput({
+            offset: outcome.offset,
+            detail: outcome.truncated
+              ? `the destination closed the connection inside a request (byte ${outcome.offset} of the request stream)`
+              : `the destination sent a request that cannot be: ${outcome.message} (byte ${outcome.offset} of the request stream)`
+          }))
+          return
+        case "End":
+          fail(new LinkFailed({ code: "EOF", detail: "the destination closed the connection without confirming the pages" }))
+          return
+      }
+    }
+  }
+
+  return {
+    poll: () => {
+      while (!ended) {
+        const n = link.read(buffer, 0, buffer.length)
+        if (n === AGAIN) return
+        if (n < 0) {
+          const code = errnoName(-n)
+          fail(new LinkFailed({ code, detail: `the connection to the destination failed: ${code}` }))
+          return
+        }
+        if (n === 0) decoder.finish()
+        else {
+          bytes += n
+          decoder.push(n === buffer.length ? buffer : buffer.subarray(0, n))
+        }
+        decode()
+        if (n < buffer.length) return
+      }
+    },
+    heard: () => bytes > 0,
+    bytesReceived: () => bytes,
+    ended: () => ended
+  }
+}

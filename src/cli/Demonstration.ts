@@ -1,0 +1,164 @@
+/**
+ * The demo's plot: two processes of its own, a guest that runs in the first, queries that never cease, and a migration to
+ * the second over a unix socket. What is believed at the end was looked at by the guest itself, before and after.
+ *
+ * ```
+ *   source:       running ── examined ──── migrate ───────────┐ page requests, background ┐ report
+ *   destination:  listening ── a query waits ───── running ── answer ── examined ── (touched) ── report
+ * ```
+ */
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import type * as Scope from "effect/Scope"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import type { Report } from "../Report.ts"
+import * as ChildGuest from "./ChildGuest.ts"
+import { connect } from "./ControlClient.ts"
+import * as DemoTraffic from "./DemoTraffic.ts"
+import { type Evidence, workloads } from "./DemoWorkload.ts"
+import { Failure, from, withCode } from "./Failure.ts"
+import { Output } from "./Output.ts"
+import * as Reporting from "./Reporting.ts"
+
+export interface DemonstrationOptions {
+  readonly guest: keyof typeof workloads
+  readonly memoryMiB: number | undefined
+  readonly background: boolean
+  readonly maxBandwidth: number | undefined
+}
+
+export interface Outcome {
+  readonly source: Report
+  readonly destination: Report
+  readonly verified: boolean
+  /** From the guest's last step at the source to its first at the destination. */
+  readonly downtimeMs: number
+  readonly missingAtFirstAnswer: number
+  readonly calls: DemoTraffic.Tally
+  readonly before: Evidence
+  readonly after: Evidence
+}
+
+/** How long no page may arrive while some are missing before the demo gives up. */
+const STALL_MILLIS = 30_000
+
+const OBSERVE_INTERVAL = "200 millis"
+
+const directory = Effect.acquireRelease(
+  Effect.sync(() => mkdtempSync(join(tmpdir(), "postcopy-demo-"))),
+  (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
+)
+
+/** Shows how far it is, and fails when it goes no further. */
+const observe = Effect.fnUntraced(function*({ client }: DemoTraffic.Side): Effect.fn.Return<never, Failure> {
+  const { progress } = yield* Output
+  let left = Infinity
+  let since = performance.now()
+  while (true) {
+    const status = yield* client.ask((guest) => guest.Status())
+    if (status.remaining !== left || status.remaining === 0) since = performance.now()
+    left = status.remaining
+    if (performance.now() - since > STALL_MILLIS) {
+      return yield* new Failure({
+        tag: "Stalled",
+        message: `no page has arrived for ${
+          STALL_MILLIS / 1000
+        } s and ${left} are missing; the destination is ${status.state}`,
+        code: 70
+      })
+    }
+    if (progress !== undefined) yield* progress(Reporting.progress(status))
+    yield* Effect.sleep(OBSERVE_INTERVAL)
+  }
+})
+
+const begin = Effect.fnUntraced(function*(options: DemonstrationOptions, path: string) {
+  const { guest } = workloads[options.guest]
+  const uri = `unix:${join(path, "link")}`
+  const controls = { source: join(path, "source"), destination: join(path, "destination") }
+  const memory = options.memoryMiB === undefined ? [] : ["--memory", String(options.memoryMiB)]
+  const source = yield* ChildGuest.start("source", ["run", guest, "--control", controls.source, ...memory])
+  const destination = yield* ChildGuest.start("destination", [
+    "receive",
+    guest,
+    uri,
+    "--control",
+    controls.destination,
+    ...memory
+  ])
+  yield* Effect.all([source.event("running"), destination.event("listening")], { concurrency: 2, discard: true })
+  return {
+    uri,
+    source: { child: source, side: { name: "source" as const, client: yield* connect(controls.source) } },
+    destination: {
+      child: destination,
+      side: { name: "destination" as const, client: yield* connect(controls.destination) }
+    }
+  }
+})
+
+const plot = Effect.fnUntraced(
+  function*(options: DemonstrationOptions): Effect.fn.Return<Outcome, Failure, Scope.Scope> {
+    const workload = workloads[options.guest]
+    const output = yield* Output
+    const say = output.progress ?? (() => Effect.void)
+    yield* say(`starting two processes with the ${options.guest} guest`)
+    const { destination, source, uri } = yield* begin(options, yield* directory)
+    const watched = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+      Effect.raceAllFirst([effect, source.child.ended, destination.child.ended])
+
+    return yield* Effect.gen(function*() {
+      yield* say("examining the guest at the source")
+      const before = yield* workload.examine(DemoTraffic.askOf(source.side))
+      const traffic = yield* DemoTraffic.start(source.side, destination.side, workload.query)
+      // Waits at the destination and is answered as soon as the guest runs there.
+      const early = yield* Effect.forkScoped(
+        DemoTraffic.askOf(destination.side)(workload.query).pipe(
+          Effect.andThen(destination.side.client.ask((guest) => guest.Status())),
+          Effect.map(({ remaining }) => remaining)
+        )
+      )
+      const { background, maxBandwidth = null } = options
+      const sending = yield* source.side.client.ask((guest) =>
+        guest.Migrate({ to: { _tag: "Uri", uri }, background, maxBandwidth })
+      ).pipe(Effect.mapError(from), Effect.forkScoped)
+
+      const after = yield* Effect.gen(function*() {
+        yield* Effect.raceFirst(destination.child.event("running"), Effect.andThen(Fiber.join(sending), Effect.never))
+        const evidence = yield* workload.examine(DemoTraffic.askOf(destination.side))
+        if (!background) yield* DemoTraffic.askOf(destination.side)(workload.touch)
+        return evidence
+      }).pipe(Effect.raceFirst(traffic.failed), Effect.raceFirst(observe(destination.side)))
+
+      const [sourceReport, completed] = yield* Effect.all(
+        [Fiber.join(sending), destination.child.event("completed")],
+        { concurrency: 2 }
+      ).pipe(Effect.raceFirst(traffic.failed), Effect.raceFirst(observe(destination.side)))
+      const missing = yield* Fiber.join(early)
+      yield* traffic.stop
+      const destinationReport = completed["report"] as Report
+      return {
+        source: sourceReport,
+        destination: destinationReport,
+        verified: before.ok && after.ok && before.fingerprint === after.fingerprint,
+        downtimeMs: downtime(sourceReport, destinationReport),
+        missingAtFirstAnswer: destinationReport.missingAtFirstAnswer ?? missing,
+        calls: { ...traffic.tally },
+        before,
+        after
+      }
+    }).pipe(watched)
+  }
+)
+
+const downtime = (source: Report, destination: Report): number =>
+  Number(BigInt(destination.guestStepNanos ?? 0) - BigInt(source.guestStepNanos ?? 0)) / 1e6
+
+/** A failed migration leaves no guest behind here: both processes end with the demo. */
+export const perform = (options: DemonstrationOptions): Effect.Effect<Outcome, Failure> =>
+  plot(options).pipe(
+    Effect.scoped,
+    Effect.mapError((failure) => failure.code === 75 ? withCode(failure, 70) : failure)
+  )

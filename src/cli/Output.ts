@@ -1,0 +1,88 @@
+/**
+ * Where a command's words go. Results and events go to stdout, everything else to stderr; under `--json` stdout carries
+ * one JSON object a line and nothing else. A reader that is slow or has gone away is not an error, and nothing waits for
+ * it but {@link flushed}: the process may hold a guest.
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import { type Failure, toObject } from "./Failure.ts"
+
+export interface OutputShape {
+  readonly json: boolean
+  /** A result or an event: the object under `--json`, else `human`, where there is something to say. */
+  readonly emit: (object: unknown, human?: string) => Effect.Effect<void>
+  /** Beside the results, on stderr; under `--json` as an object, too. */
+  readonly note: (text: string) => Effect.Effect<void>
+  /** The one line that says how far a long work is; only on a terminal, replaced by the next. */
+  readonly progress: ((text: string) => Effect.Effect<void>) | undefined
+  readonly fail: (failure: Failure) => Effect.Effect<void>
+}
+
+/** Whether `--json` was given; known before parsing, since usage errors follow it too. */
+export const wantsJson = (args: ReadonlyArray<string>): boolean => {
+  const end = args.indexOf("--")
+  return (end < 0 ? args : args.slice(0, end)).some((argument) => /^--json(=(true|yes|on|1))?$/.test(argument))
+}
+
+/** False once nobody reads stdout any more. */
+export const isRead = (): boolean => process.stdout.errored === null && !process.stdout.destroyed
+
+/** How long the last words may take to be read before the process ends without them. Milliseconds. */
+const LAST_WORDS_MILLIS = 2_000
+
+/** Calls `next` once everything written so far has been taken by the reader, if there is one. */
+export const flushed = (next: () => void): void => {
+  const streams = [process.stdout, process.stderr].filter((stream) =>
+    stream.writableLength > 0 && stream.errored === null
+  )
+  const deadline = setTimeout(next, LAST_WORDS_MILLIS)
+  let left = streams.length
+  const oneLess = () => {
+    if (--left > 0) return
+    clearTimeout(deadline)
+    next()
+  }
+  if (left === 0) oneLess()
+  else for (const stream of streams) stream.write("", oneLess)
+}
+
+const ignoreLostReaders = () => {
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {})
+}
+
+export const make = (json: boolean): OutputShape => {
+  ignoreLostReaders()
+  let lineIsOpen = false
+  const toStderr = (text: string) => {
+    process.stderr.write(`${lineIsOpen ? "\r\x1b[K" : ""}${text}\n`)
+    lineIsOpen = false
+  }
+  const toStdout = (text: string) => {
+    if (lineIsOpen) process.stderr.write("\r\x1b[K")
+    lineIsOpen = false
+    process.stdout.write(`${text}\n`)
+  }
+  return {
+    json,
+    emit: (object, human) =>
+      Effect.sync(() => {
+        if (json) toStdout(JSON.stringify(object))
+        else if (human !== undefined) toStdout(human)
+      }),
+    note: (text) => Effect.sync(() => toStderr(json ? JSON.stringify({ note: text }) : text)),
+    progress: json || process.stderr.isTTY !== true ? undefined : (text) =>
+      Effect.sync(() => {
+        process.stderr.write(`\r\x1b[K${text.slice(0, Math.max(20, (process.stderr.columns ?? 80) - 1))}`)
+        lineIsOpen = true
+      }),
+    fail: (failure) =>
+      Effect.sync(() => {
+        if (failure.message === "") return
+        toStderr(json ? JSON.stringify({ error: toObject(failure) }) : `postcopy: ${failure.message}`)
+      })
+  }
+}
+
+export const Output: Context.Reference<OutputShape> = Context.Reference("postcopy/cli/Output", {
+  defaultValue: () => make(false)
+})

@@ -1,0 +1,119 @@
+/**
+ * Flags and arguments that several commands share, with their checks: what cannot be meant is refused while the command
+ * line is read, before anything is touched.
+ */
+import * as Argument from "effect/cli/Argument"
+import * as Flag from "effect/cli/Flag"
+import * as GlobalFlag from "effect/cli/GlobalFlag"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
+import { statSync } from "node:fs"
+import { resolve } from "node:path"
+import { fileURLToPath, pathToFileURL } from "node:url"
+import { builtins } from "../guests/GuestUrl.ts"
+import { type Endpoint, parse as parseEndpoint } from "../services/Endpoint.ts"
+import { Failure, usage } from "./Failure.ts"
+import * as Rate from "./Rate.ts"
+
+/**
+ * A flag that is there or not. It never takes the next word, which may be a positional `true` or `1` (JSON for `call`).
+ */
+export const toggle = (name: string, description: string): Flag.Flag<boolean> =>
+  Flag.Boolean(name).pipe(
+    Flag.withoutNegation,
+    Flag.withOptionalValue("true"),
+    Flag.withDefault(false),
+    Flag.withDescription(description)
+  )
+
+/** `--json`. Its value is read from `Output`, which exists before the command line is parsed. */
+export const Json = GlobalFlag.Setting("json")({
+  flag: toggle("json", "Machine-readable: one JSON object a line on stdout, everything else on stderr")
+})
+
+export const control = Flag.String("control").pipe(
+  Flag.withMetavar("PATH"),
+  Flag.withDescription("Control socket of the guest's process")
+)
+
+const LARGEST_MIB = 2 ** 24
+
+export const parseMemory = (text: string): Option.Option<number> => {
+  const mebibytes = /^\d{1,9}$/.test(text) ? Number(text) : 0
+  return mebibytes >= 1 && mebibytes <= LARGEST_MIB ? Option.some(mebibytes) : Option.none()
+}
+
+export const memory = Flag.String("memory").pipe(
+  Flag.withMetavar("MIB"),
+  Flag.filterMap(parseMemory, () => `a positive whole number of MiB, at most ${LARGEST_MIB}`),
+  Flag.withDescription("Guest memory in MiB, for guests that can choose"),
+  Flag.optional
+)
+
+export const maxBandwidth = Flag.String("max-bandwidth").pipe(
+  Flag.withMetavar("RATE"),
+  Flag.filterMap(Rate.parse, () => Rate.expected),
+  Flag.withDescription("Limit in bytes per second, with an optional k, M or G (powers of 1024)")
+)
+
+export const nobg = toggle("nobg", "Send only pages that are asked for")
+
+/** A number as C writes it: decimal, 0x… or octal with a leading 0. Only bit 0 means something. */
+export const parsePostcopyFlags = (text: string): Option.Option<number> => {
+  const value = /^0[xX][0-9a-fA-F]{1,8}$/.test(text)
+    ? Number.parseInt(text, 16)
+    : /^0[0-7]{0,11}$/.test(text)
+    ? Number.parseInt(text, 8)
+    : /^[1-9]\d{0,9}$/.test(text)
+    ? Number(text)
+    : Number.NaN
+  return value === 0 || value === 1 ? Option.some(value) : Option.none()
+}
+
+export const postcopyFlags = Flag.String("postcopy-flags").pipe(
+  Flag.withMetavar("N"),
+  Flag.filterMap(
+    parsePostcopyFlags,
+    () => "a number like 1, 0x1 or 01; bit 0 (fault requests) is the only one there is"
+  ),
+  Flag.withDescription("Bit 0: the daemon asks the guest's process to take faults, and the migration ends by pages"),
+  Flag.withDefault(0)
+)
+
+export const guest = Argument.String("guest").pipe(
+  Argument.withDescription("Path of a guest module, or a built-in guest: counter, sqlite")
+)
+
+/** The module to load: built-in names stay names, everything else is a file. */
+export const resolveGuest = Effect.fnUntraced(function*(text: string): Effect.fn.Return<URL | string, Failure> {
+  if ((builtins as ReadonlyArray<string>).includes(text)) return text
+  const isUrl = text.startsWith("file:")
+  if (isUrl && !(URL.canParse(text) && new URL(text).host === "")) {
+    return yield* usage(`"${text}" is no file URL of this host; give the path of a guest module`)
+  }
+  const path = isUrl ? fileURLToPath(text) : resolve(text)
+  const stats = statSync(path, { throwIfNoEntry: false })
+  if (stats === undefined) {
+    return yield* usage(
+      `there is no guest module ${path}; give the path of one, or a built-in name: ${builtins.join(", ")}`
+    )
+  }
+  if (!stats.isFile()) return yield* usage(`the guest module ${path} is not a file; give the path of the module itself`)
+  return pathToFileURL(path)
+})
+
+export const uri = Argument.String("uri").pipe(
+  Argument.withDescription("tcp:HOST:PORT, unix:PATH or fd:N")
+)
+
+/** Checked, and with a `unix:` path made absolute: it is meant relative to where the command was given. */
+export const resolveUri = Effect.fnUntraced(
+  function*(text: string): Effect.fn.Return<{ readonly uri: string; readonly endpoint: Endpoint }, Failure> {
+    const uri = text.startsWith("unix:") && text.length > "unix:".length ? `unix:${resolve(text.slice(5))}` : text
+    const parsed = parseEndpoint(uri)
+    if (Result.isSuccess(parsed)) return { uri, endpoint: parsed.success }
+    const { _tag, detail } = parsed.failure
+    return yield* new Failure({ tag: _tag, message: detail, code: _tag === "Unsupported" ? 69 : 1 })
+  }
+)

@@ -1,0 +1,41 @@
+/**
+ * `postcopy doctor`: what this host can do, and for everything that is missing the command that fixes it. Exit 69 where
+ * no migration could arrive.
+ */
+import * as Command from "effect/cli/Command"
+import * as Effect from "effect/Effect"
+import { Failure } from "./Failure.ts"
+import type { Finding } from "./HostFindings.ts"
+import { Output } from "./Output.ts"
+
+const marks: Record<Finding["state"], string> = { ok: "ok  ", missing: "MISS", note: "    " }
+
+const describe = ({ detail, fix, name, state }: Finding): string =>
+  `${marks[state]}  ${name.padEnd(28)}${detail}${fix === undefined ? "" : `\n      ${"".padEnd(28)}fix: ${fix}`}`
+
+export const doctor = Command.make(
+  "doctor",
+  {},
+  Effect.fnUntraced(function*() {
+    const { examine } = yield* Effect.promise(() => import("./HostFindings.ts"))
+    const output = yield* Output
+    const { canReceive, findings, host } = yield* Effect.sync(examine)
+    yield* output.emit(
+      { canReceive, ...host, findings },
+      [
+        ...findings.map(describe),
+        canReceive ? "This host can send and receive guests." : "This host can send guests, not receive them."
+      ].join("\n")
+    )
+    if (!canReceive) {
+      const fixes = findings.flatMap(({ fix, state }) => state === "missing" && fix !== undefined ? [fix] : [])
+      return yield* new Failure({
+        tag: "Unsupported",
+        message: `no guest can be received on this host; ${
+          fixes.length === 0 ? "see above" : `run: ${fixes.join("; or: ")}`
+        }`,
+        code: 69
+      })
+    }
+  })
+).pipe(Command.withDescription("What this host can do, what is missing, and the command that fixes it"))

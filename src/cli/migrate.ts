@@ -1,0 +1,100 @@
+/**
+ * `postcopy migrate`: sends the guest behind a control socket and waits for the end. The migration is the guest's
+ * process's own. Interrupted before the switchover the command takes it back and sees the guest running again before it
+ * ends; interrupted later it only stops watching.
+ */
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import * as Binding from "../native/Binding.ts"
+import type { Endpoint } from "../services/Endpoint.ts"
+import { descriptorPath, type Target } from "./Control.ts"
+import type { ControlClient } from "./ControlClient.ts"
+import { Failure, from } from "./Failure.ts"
+import { Output } from "./Output.ts"
+import * as Parameters from "./Parameters.ts"
+import * as Reporting from "./Reporting.ts"
+
+/** How long an interrupted command waits to see the guest running again. */
+const CANCEL_PATIENCE = "15 seconds"
+
+const PROGRESS_INTERVAL = "200 millis"
+
+const targetOf = Effect.fnUntraced(
+  function*(uri: string, endpoint: Endpoint, control: string): Effect.fn.Return<Target, Failure, Scope.Scope> {
+    if (endpoint._tag !== "Fd") return { _tag: "Uri", uri }
+    const addon = Binding.load()
+    if (addon === undefined) {
+      return yield* new Failure({
+        tag: "Unsupported",
+        message:
+          `${uri} needs the addon, which cannot be loaded (${Binding.failure()}); run npm rebuild, or use tcp: or unix:`,
+        code: 69
+      })
+    }
+    const { give } = yield* Effect.promise(() => import("./HandedDescriptors.ts"))
+    return { _tag: "Handed", token: yield* give(addon, descriptorPath(control), endpoint.fd) }
+  }
+)
+
+const leave = Effect.fnUntraced(function*({ ask }: ControlClient, control: string) {
+  const output = yield* Output
+  const cancelled = yield* ask((guest) => guest.Cancel()).pipe(
+    Effect.interruptible,
+    Effect.timeoutOption(CANCEL_PATIENCE),
+    Effect.option
+  )
+  const { state } = yield* ask((guest) => guest.Status())
+  const moved = Option.isNone(cancelled) && state !== "running" && state !== "paused"
+  yield* output.note(
+    moved
+      ? `the guest had switched over: the migration goes on; see postcopy status --control ${control}`
+      : "cancelled; the guest runs on at the source"
+  )
+})
+
+const watch = Effect.fnUntraced(function*({ ask }: ControlClient) {
+  const { progress } = yield* Output
+  if (progress === undefined) return yield* Effect.never
+  while (true) {
+    yield* progress(Reporting.progress(yield* ask((guest) => guest.Status())))
+    yield* Effect.sleep(PROGRESS_INTERVAL)
+  }
+})
+
+export const migrate = Command.make(
+  "migrate",
+  {
+    uri: Parameters.uri,
+    control: Parameters.control,
+    nobg: Parameters.nobg,
+    maxBandwidth: Flag.optional(Parameters.maxBandwidth)
+  },
+  Effect.fnUntraced(function*({ control, maxBandwidth, nobg, uri: text }) {
+    const { endpoint, uri } = yield* Parameters.resolveUri(text)
+    const { connect } = yield* Effect.promise(() => import("./ControlClient.ts"))
+    const output = yield* Output
+    const client = yield* connect(control)
+    // Who is there is found out before a descriptor is given away.
+    yield* client.ask((guest) => guest.Status())
+    const to = yield* targetOf(uri, endpoint, control)
+    const limit = Option.getOrUndefined(maxBandwidth)?.bytesPerSecond ?? null
+    const report = yield* client.ask((guest) => guest.Migrate({ to, background: !nobg, maxBandwidth: limit })).pipe(
+      Effect.raceFirst(watch(client)),
+      Effect.onInterrupt(() => Effect.ignore(leave(client, control))),
+      Effect.mapError(from)
+    )
+    yield* output.emit({ event: "completed", report }, Reporting.describe(report))
+  }, Effect.scoped)
+).pipe(
+  Command.withDescription("Send the guest behind a control socket; wait; print the source's report"),
+  Command.withExamples([
+    {
+      command: "postcopy migrate tcp:10.0.0.2:4444 --control vm.sock",
+      description: "To the host where `postcopy receive` waits"
+    },
+    { command: "postcopy migrate unix:/tmp/in --control vm.sock --nobg", description: "Send only what is asked for" }
+  ])
+)

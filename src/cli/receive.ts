@@ -1,0 +1,99 @@
+/**
+ * `postcopy receive`: waits for one incoming migration and holds the guest from then on. A failure before the switchover
+ * ends the process; after it the guest is parked here, and the process stays so that its state can be asked for.
+ */
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
+import type { Incoming } from "../Migration.ts"
+import type { MigrationError } from "../MigrationError.ts"
+import { Failure, from, fromMigration, silent, toObject } from "./Failure.ts"
+import type { End, GuestProcess } from "./GuestProcess.ts"
+import { Output, type OutputShape } from "./Output.ts"
+import * as Parameters from "./Parameters.ts"
+import * as Reporting from "./Reporting.ts"
+
+/** What there is to wait for next: an outcome of the migration, or a wish to end the process. */
+const next = <A>(outcome: Effect.Effect<A, MigrationError>, process: GuestProcess) =>
+  Effect.raceFirst(
+    Effect.map(Effect.result(outcome), (result) => ({ _tag: "Outcome" as const, result })),
+    Effect.map(process.ended, (end) => ({ _tag: "End" as const, end }))
+  )
+
+const announceFailure = Effect.fnUntraced(function*(output: OutputShape, failure: Failure) {
+  yield* output.emit({ event: "failed", error: toObject(failure) })
+})
+
+/** Follows the migration to its end; returns with the wish to end the process, unless the migration itself ends it. */
+const follow = Effect.fnUntraced(function*(
+  incoming: Incoming,
+  process: GuestProcess,
+  exitWhenComplete: boolean
+): Effect.fn.Return<End | "complete", Failure> {
+  const output = yield* Output
+  const failed = Effect.fnUntraced(function*(error: MigrationError) {
+    const failure = fromMigration(error)
+    yield* announceFailure(output, failure)
+    if (error.guest === "none" || error.guest === "source") return yield* failure
+    // The guest is here and waits for memory: whoever asks is told so, until somebody ends it.
+    yield* output.fail(failure)
+    yield* process.ended
+    return yield* silent(70)
+  })
+  const arrival = yield* next(incoming.running, process)
+  if (arrival._tag === "End") return arrival.end
+  if (Result.isFailure(arrival.result)) return yield* failed(arrival.result.failure)
+  yield* output.emit({ event: "running" }, "running")
+  const completion = yield* next(incoming.report, process)
+  if (completion._tag === "End") return completion.end
+  if (Result.isFailure(completion.result)) return yield* failed(completion.result.failure)
+  const report = completion.result.success
+  yield* output.emit({ event: "completed", report }, Reporting.describe(report))
+  return exitWhenComplete ? "complete" : yield* process.ended
+})
+
+export const receive = Command.make(
+  "receive",
+  {
+    guest: Parameters.guest,
+    uri: Parameters.uri,
+    control: Flag.optional(Parameters.control),
+    memory: Parameters.memory,
+    postcopyFlags: Parameters.postcopyFlags,
+    exitWhenComplete: Parameters.toggle("exit-when-complete", "Exit 0 when all of the guest's memory is here")
+  },
+  Effect.fnUntraced(function*(options) {
+    const module = yield* Parameters.resolveGuest(options.guest)
+    const { uri } = yield* Parameters.resolveUri(options.uri)
+    const [GuestProcess, Migration, ExitGuard] = yield* Effect.promise(() =>
+      Promise.all([import("./GuestProcess.ts"), import("../Migration.ts"), import("../guests/ExitGuard.ts")])
+    )
+    const output = yield* Output
+    ExitGuard.install()
+    const claimed = yield* GuestProcess.claim(Option.getOrUndefined(options.control))
+    const incoming = yield* Migration.listen({
+      guest: module,
+      from: uri,
+      options: { memoryMiB: Option.getOrUndefined(options.memory) },
+      flags: options.postcopyFlags
+    }).pipe(Effect.mapError(from))
+    const process = yield* GuestProcess.open({
+      guest: incoming.guest,
+      control: claimed,
+      migrate: Migration.migrate,
+      // A guest that is parked is kept: what became of its migration is told by `follow`.
+      endsBy: (error) => error._tag === "GuestError"
+    })
+    yield* output.emit({ event: "listening", uri: incoming.uri }, `listening at ${incoming.uri}`)
+    const end = yield* follow(incoming, process, options.exitWhenComplete)
+    if (end !== "complete") yield* process.leave(end)
+  }, Effect.scoped)
+).pipe(
+  Command.withDescription("Wait for one incoming migration of a guest"),
+  Command.withExamples([{
+    command: "postcopy receive ./guest.ts tcp:0.0.0.0:4444 --control vm.sock --memory 256",
+    description: "The same module as at the source"
+  }])
+)

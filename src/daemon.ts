@@ -1,0 +1,90 @@
+/**
+ * The umem daemon's process. It shares nothing with the guest but two sockets, a userfaultfd and a page of counters, has a
+ * session of its own, and ends by QUIT, by the end of its channel, or when every page is there; never by the terminal.
+ */
+import * as Effect from "effect/Effect"
+import * as Queue from "effect/Queue"
+import * as Channel from "./actors/Channel.ts"
+import { type DaemonMessage, MAILBOX_CAPACITY } from "./actors/Mailboxes.ts"
+import * as UmemDaemon from "./actors/UmemDaemon.ts"
+import * as Binding from "./native/Binding.ts"
+import * as Pipe from "./protocol/umem/Pipe.ts"
+import { DaemonCounters } from "./services/DaemonCounters.ts"
+import * as DaemonCountersModule from "./services/DaemonCounters.ts"
+import * as Handover from "./services/Handover.ts"
+import * as LinkIo from "./services/LinkIo.ts"
+import * as NativeLink from "./services/NativeLink.ts"
+import { Settings } from "./services/Settings.ts"
+import * as Userfaultfd from "./services/Userfaultfd.ts"
+
+/** Descriptors this process is started with. */
+const CHANNEL_FD = 3
+const HANDOVER_FD = 4
+
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => {})
+
+const toMessage = (message: Pipe.PipeMessage): DaemonMessage => {
+  switch (message._tag) {
+    case "Ready":
+      return { _tag: "Ready" }
+    case "Quit":
+      return { _tag: "Quit" }
+    case "PageFaulted":
+      return { _tag: "PageFaulted", pages: message.pages }
+    case "PageUnmapped":
+      return { _tag: "PageUnmapped", pages: message.pages }
+    default:
+      return { _tag: "ChannelClosed" }
+  }
+}
+
+const main = Effect.gen(function*() {
+  const addon = Binding.require()
+  const { goodbyeMillis } = yield* Settings
+  const handoverSocket = addon.Descriptor.adopt(HANDOVER_FD)
+  const channelSocket = addon.Descriptor.adopt(CHANNEL_FD)
+  Handover.sendReady(addon, handoverSocket)
+  const received = yield* Handover.receive(addon, handoverSocket)
+  if (received === undefined) return 0
+  handoverSocket.close()
+  const { remainder, table } = received
+  const counters = addon.Region.map(received.counters, 0, DaemonCountersModule.BYTES)
+  received.counters.close()
+
+  const inbox = yield* Queue.bounded<DaemonMessage>(MAILBOX_CAPACITY)
+  const channel = Channel.make<DaemonMessage>({
+    link: NativeLink.fromDescriptor(addon, channelSocket, "the guest"),
+    from: "guest",
+    mailbox: inbox,
+    toMessage,
+    ended: () => ({ _tag: "ChannelClosed" })
+  })
+  const link = NativeLink.fromDescriptor(addon, received.link, "the source")
+  const uffd = Userfaultfd.serve(addon, received.uffd)
+  const ending = yield* UmemDaemon.run({
+    uffd,
+    link,
+    channel,
+    inbox,
+    blocks: table.blocks,
+    targetPageSize: table.targetPageSize,
+    hostPageSize: table.hostPageSize,
+    flags: table.flags,
+    remainder,
+    counters: new DaemonCounters(counters.buffer())
+  })
+  // The source must hear the end of connection: it keeps the guest's memory until then.
+  yield* Effect.ignore(LinkIo.drained(link, goodbyeMillis))
+  link.close()
+  channel.close()
+  uffd.close()
+  return ending._tag === "Finished" ? 0 : 1
+})
+
+Effect.runPromise(Effect.scoped(main)).then(
+  (code) => process.exit(code),
+  (error: unknown) => {
+    process.stderr.write(`postcopy: the umem daemon failed: ${error instanceof Error ? error.stack : String(error)}\n`)
+    process.exit(1)
+  }
+)

@@ -1,0 +1,66 @@
+/**
+ * The source's view of the guest's memory: what the sender reads pages from while the guest is stopped. Pages are read
+ * by the addon through the region's owner, or from shared buffers where there is no addon.
+ *
+ * Hot path: no Effect per page.
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { LoadedBlock } from "../guests/Vcpu.ts"
+import { GuestFailed } from "../MigrationError.ts"
+import * as Binding from "../native/Binding.ts"
+import type { RamBlock } from "../protocol/RamBlock.ts"
+
+/** One block's bytes. Offsets and lengths are bytes within the block; the caller keeps them inside. */
+export interface SourceBlock extends RamBlock {
+  /** The byte that the whole range repeats, or a negative number. */
+  readonly fillByte: (offset: number, length: number) => number
+  /** Copies the range to `into` at `at`; a negative number (-errno) when the memory is gone. */
+  readonly read: (offset: number, into: Uint8Array, at: number, length: number) => number
+}
+
+export interface GuestMemoryShape {
+  /** Opens the blocks for reading until the scope ends. */
+  readonly open: (
+    blocks: ReadonlyArray<LoadedBlock>
+  ) => Effect.Effect<ReadonlyArray<SourceBlock>, GuestFailed, Scope.Scope>
+}
+
+/** A block over bytes of this thread: the reference for the addon's, and the fallback without it. */
+export const fromBytes = (idstr: string, bytes: Uint8Array): SourceBlock => ({
+  idstr,
+  length: bytes.length,
+  fillByte: (offset, length) => {
+    const first = bytes[offset]!
+    for (let i = offset + 1; i < offset + length; i++) if (bytes[i] !== first) return -1
+    return first
+  },
+  read: (offset, into, at, length) => {
+    into.set(bytes.subarray(offset, offset + length), at)
+    return length
+  }
+})
+
+const native: GuestMemoryShape = {
+  open: (blocks) =>
+    Effect.forEach(blocks, ({ idstr, length, memory }) => {
+      if (memory._tag === "Shared") return Effect.succeed(fromBytes(idstr, new Uint8Array(memory.buffer, 0, length)))
+      return Effect.acquireRelease(
+        Effect.try({
+          try: () => Binding.require().Region.adopt(memory.token),
+          catch: (cause) => new GuestFailed({ phase: "memory", detail: `block ${idstr} is gone: ${(cause as Error).message}` })
+        }),
+        (region) => Effect.sync(() => region.close())
+      ).pipe(Effect.map((region): SourceBlock => ({
+        idstr,
+        length,
+        fillByte: (offset, n) => region.fillByte(offset, n),
+        read: (offset, into, at, n) => region.read(offset, into, at, n)
+      })))
+    })
+}
+
+export const GuestMemory: Context.Reference<GuestMemoryShape> = Context.Reference("postcopy/services/GuestMemory", {
+  defaultValue: () => native
+})

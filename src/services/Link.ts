@@ -1,0 +1,47 @@
+/**
+ * One end of a stream connection between source and destination. Reads and writes are synchronous and signed, as the
+ * kernel's are: bytes, 0 for the end of the stream, or a negative errno; `watch` says what readiness is waited for and
+ * is level-triggered. Nothing is buffered here, so a link can be handed to another process between any two calls.
+ *
+ * Hot path: no Effect per page.
+ */
+import type { Descriptor } from "userfaultfd-napi"
+
+/** -EAGAIN: nothing to read now, or no room to write now. */
+export const AGAIN = -11
+
+export interface Link {
+  /** Bytes read into `into` at `offset`, 0 at the end of the stream, or -errno. */
+  readonly read: (into: Uint8Array, offset: number, length: number) => number
+  /** Bytes taken, or -errno. */
+  readonly write: (from: Uint8Array, offset: number, length: number) => number
+  /** Sets the one callback; it may be replaced. A failed poll is told as readable, the next read has the errno. */
+  readonly attach: (onReady: (readable: boolean, writable: boolean) => void) => void
+  /** What `onReady` is called for, until changed. */
+  readonly watch: (readable: boolean, writable: boolean) => void
+  /** Bytes written that the peer (unix) or the peer's kernel (TCP) has not taken. */
+  readonly unsent: () => number
+  /** Idempotent; no callback comes afterwards. */
+  readonly close: () => void
+  /** The raw descriptor, which stays the link's; `undefined` where there is none. */
+  readonly descriptor: Descriptor | undefined
+  /** For messages: the URI of the other end. */
+  readonly peer: string
+}
+
+/** A link that flips the lowest bit of one byte of what is written: the test hook for wrong bytes on the wire. */
+export const flippingByteAt = (link: Link, at: number): Link => {
+  let written = 0
+  return {
+    ...link,
+    write: (from, offset, length) => {
+      const index = at - written
+      const hit = index >= 0 && index < length
+      const bytes = hit ? from.slice(offset, offset + length) : from
+      if (hit) bytes[index]! ^= 1
+      const n = link.write(bytes, hit ? 0 : offset, length)
+      if (n > 0) written += n
+      return n
+    }
+  }
+}
