@@ -149,6 +149,7 @@ const moved = (guest: GuestIs, detail: string) => new MigrationError({ side: "so
 /** From the switchover's byte to the destination's confirmation. */
 const afterLatch = Effect.fnUntraced(function*({ background }: Options, outgoing: Outgoing, switched: Switched) {
   const settings = yield* Settings
+  const clock = yield* Clock.Clock
   const { blocks, downtimeMs, lastStepNanos, link, startedAt } = switched
   const mailbox = yield* Queue.bounded<SenderMessage>(MAILBOX_CAPACITY)
   const sender = SourceSender.make({
@@ -157,7 +158,8 @@ const afterLatch = Effect.fnUntraced(function*({ background }: Options, outgoing
     targetPageSize: TARGET_PAGE_SIZE,
     background,
     rate: outgoing.rate,
-    inbox: mailbox
+    inbox: mailbox,
+    now: () => Number(clock.currentTimeNanosUnsafe()) / 1e6
   })
   const receiver = RequestReceiver.make({ link, blocks, targetPageSize: TARGET_PAGE_SIZE, server: sender, sender: mailbox })
   outgoing.progress = sender.progress
@@ -174,6 +176,7 @@ const afterLatch = Effect.fnUntraced(function*({ background }: Options, outgoing
     })
     link.watch(true, false)
     yield* supervisor.spawn("rate limit", outgoing.rate.ticks(sender.pump))
+    yield* supervisor.spawn("first steps", sender.holds)
     sender.begin(receiver)
     const sending = yield* supervisor.spawn("source sender", sender.run)
     yield* Effect.raceFirst(Fiber.join(sending), supervisor.failure)

@@ -7,6 +7,7 @@
  * Hot path: no Effect per page.
  */
 import * as Effect from "effect/Effect"
+import * as Latch from "effect/Latch"
 import * as Queue from "effect/Queue"
 import { LinkFailed, type Reason } from "../MigrationError.ts"
 import { errnoName } from "../native/Errno.ts"
@@ -23,6 +24,13 @@ import type { PageServer, RequestSource, SenderMessage } from "./Mailboxes.ts"
 const BACKGROUND_CHUNK = 16 * 1024
 /** Requested pages encoded at once; the buffer holds this and one record. */
 const DEMAND_CHUNK = 64 * 1024
+/**
+ * The guest's first steps at the destination are one page fault after another, and every one of them counts as downtime.
+ * For this long after the switchover (milliseconds) background data waits while the guest is asking …
+ */
+const FIRST_STEPS_MILLIS = 100
+/** … that is, until it has asked for nothing for this long. Its next fault is on its way sooner than that. */
+const QUIET_MILLIS = 1
 /** Bytes written in one turn of the event loop, so that timers and the control socket get theirs. */
 const TURN_BYTES = 512 * 1024
 
@@ -44,6 +52,8 @@ export interface Options {
   readonly background: boolean
   readonly rate: RateLimit
   readonly inbox: Queue.Dequeue<SenderMessage>
+  /** Milliseconds of a clock that never goes back. */
+  readonly now: () => number
 }
 
 export interface SourceSender extends PageServer {
@@ -52,6 +62,8 @@ export interface SourceSender extends PageServer {
   /** Goes on after the link became writable or the budget was refilled. */
   readonly pump: () => void
   readonly progress: () => SenderProgress
+  /** Lets the background go on after the guest's first steps held it up. */
+  readonly holds: Effect.Effect<never>
   /**
    * The actor's life: completes when every page is sent and the destination has confirmed (EOC), and EOS is written.
    * Fails when the connection ends before that: the guest's memory must be kept.
@@ -67,7 +79,7 @@ interface BlockState {
 }
 
 export const make = (options: Options): SourceSender => {
-  const { background, inbox, link, rate, targetPageSize } = options
+  const { background, inbox, link, now, rate, targetPageSize } = options
   const encoder = RamStream.encoder({ targetPageSize })
   const out = new Uint8Array(DEMAND_CHUNK + targetPageSize + RamStream.MAX_RECORD_HEADER)
   let outAt = 0
@@ -96,6 +108,9 @@ export const make = (options: Options): SourceSender => {
   let bytesSent = 0
 
   let po: PoState.PoState = "ACTIVE"
+  const held = Latch.makeUnsafe(false)
+  let beganAt = 0
+  let askedAt = -Infinity
   let requests: RequestSource = { poll: () => {} }
   let begun = false
   let pumping = false
@@ -189,7 +204,11 @@ export const make = (options: Options): SourceSender => {
       po = PoState.transition(po, { _tag: "AllSent" }).state
       queueEos()
       wake()
-    } else if (background && rate.open()) fillBackground()
+    } else if (background && rate.open()) {
+      const time = now()
+      if (time - askedAt < QUIET_MILLIS && time - beganAt < FIRST_STEPS_MILLIS) held.openUnsafe()
+      else fillBackground()
+    }
   }
 
   const pump = () => {
@@ -229,6 +248,7 @@ export const make = (options: Options): SourceSender => {
   }
 
   const want = (state: BlockState, pages: ArrayLike<number>) => {
+    askedAt = now()
     for (let i = 0; i < pages.length; i++) {
       const page = pages[i]!
       const global = state.base + page
@@ -291,8 +311,17 @@ export const make = (options: Options): SourceSender => {
     serve,
     pump,
     run,
+    holds: Effect.gen(function*() {
+      while (true) {
+        yield* held.await
+        yield* Effect.sleep(QUIET_MILLIS)
+        held.closeUnsafe()
+        pump()
+      }
+    }),
     begin: (source) => {
       requests = source
+      beganAt = now()
       for (const state of states) state.dirty.setAll()
       dirty = total
       begun = true

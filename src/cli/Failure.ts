@@ -22,11 +22,22 @@ export const usage = (message: string): Failure => new Failure({ tag: "InvalidAr
 /** Ends the process with `code`; what there was to say has been said. */
 export const silent = (code: number): Failure => new Failure({ tag: "Ended", message: "", code })
 
+/** Phases in which a guest's code fails before there is anything to lose; `call` fails for its caller only. */
+const harmless: ReadonlyArray<string> = ["load", "blocks", "start", "call"]
+
+const codeOf = (error: MigrationError): number => {
+  const { guest, reason, side } = error
+  if (reason._tag === "GuestFailed" && guest === "none" && harmless.includes(reason.phase)) return 1
+  const code = exitCode(error)
+  // "Try again" is for the source to say: a destination that has failed has nothing to try with.
+  return side === "destination" && code === 75 ? (reason._tag === "MalformedInput" ? 65 : 70) : code
+}
+
 export const fromMigration = (error: MigrationError): Failure =>
   new Failure({
     tag: error.reason._tag,
     message: error.message,
-    code: exitCode(error),
+    code: codeOf(error),
     details: error.guest === "none" ? {} : { guest: error.guest }
   })
 
@@ -34,8 +45,7 @@ export const fromGuest = (error: GuestError): Failure =>
   new Failure({
     tag: "GuestError",
     message: error.message,
-    // What threw before the guest ran, or for one caller only, has cost nothing; anything later has cost the guest.
-    code: ["load", "blocks", "start", "call"].includes(error.phase) ? 1 : 70,
+    code: harmless.includes(error.phase) ? 1 : 70,
     details: { phase: error.phase }
   })
 

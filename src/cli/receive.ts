@@ -9,9 +9,9 @@ import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type { Incoming } from "../Migration.ts"
 import type { MigrationError } from "../MigrationError.ts"
-import { Failure, from, fromMigration, silent, toObject } from "./Failure.ts"
+import { type Failure, from, fromMigration, silent, toObject, withCode } from "./Failure.ts"
 import type { End, GuestProcess } from "./GuestProcess.ts"
-import { Output, type OutputShape } from "./Output.ts"
+import { Output } from "./Output.ts"
 import * as Parameters from "./Parameters.ts"
 import * as Reporting from "./Reporting.ts"
 
@@ -22,10 +22,6 @@ const next = <A>(outcome: Effect.Effect<A, MigrationError>, process: GuestProces
     Effect.map(process.ended, (end) => ({ _tag: "End" as const, end }))
   )
 
-const announceFailure = Effect.fnUntraced(function*(output: OutputShape, failure: Failure) {
-  yield* output.emit({ event: "failed", error: toObject(failure) })
-})
-
 /** Follows the migration to its end; returns with the wish to end the process, unless the migration itself ends it. */
 const follow = Effect.fnUntraced(function*(
   incoming: Incoming,
@@ -34,8 +30,10 @@ const follow = Effect.fnUntraced(function*(
 ): Effect.fn.Return<End | "complete", Failure> {
   const output = yield* Output
   const failed = Effect.fnUntraced(function*(error: MigrationError) {
-    const failure = fromMigration(error)
-    yield* announceFailure(output, failure)
+    const told = fromMigration(error)
+    // What arrived was refused, by whatever name: that is no mistake of this command line's.
+    const failure = told.code === 1 ? withCode(told, 70) : told
+    yield* output.emit({ event: "failed", error: toObject(failure) })
     if (error.guest === "none" || error.guest === "source") return yield* failure
     // The guest is here and waits for memory: whoever asks is told so, until somebody ends it.
     yield* output.fail(failure)
@@ -84,7 +82,7 @@ export const receive = Command.make(
       control: claimed,
       migrate: Migration.migrate,
       // A guest that is parked is kept: what became of its migration is told by `follow`.
-      endsBy: (error) => error._tag === "GuestError"
+      endsBy: (error) => error._tag === "GuestError" || error.guest === "none"
     })
     yield* output.emit({ event: "listening", uri: incoming.uri }, `listening at ${incoming.uri}`)
     const end = yield* follow(incoming, process, options.exitWhenComplete)

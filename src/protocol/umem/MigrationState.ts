@@ -82,7 +82,7 @@ export const transition = (state: MigrationState, event: MigrationEvent): Transi
   }
   switch (event._tag) {
     case "Iterated":
-      if (event.result < 0) return ended(state, "ERROR", "RestartGuest", "Cleanup", "ReportFailure")
+      if (event.result < 0) return ended(state, "ERROR", "Cleanup", "ReportFailure")
       return event.result === 0 ? stay("WriteRound") : stay("StopGuest", "WriteCompletion")
     case "Drained":
       return { state: { status: "ACTIVE", phase: "POSTCOPY" }, actions: ["WriteEof", "BeginPostcopy"] }

@@ -13,7 +13,7 @@ export const QUIT_QUEUED = 0x08
 export const QUIT_SENT = 0x10
 /** All five: the daemon has nothing left to do. */
 export const END_MASK = 0x1f
-/** EOC is in the queue; EOC_SENT follows when its byte has been written. */
+/** EOC is in the queue: every page is there, or none is wanted. EOC_SENT follows when its byte has been written. */
 export const EOC_QUEUED = 0x20
 /** ERROR is queued: the migration failed. */
 export const FAILED = 0x40
@@ -100,7 +100,7 @@ export const transition = (before: UmemState, event: UmemEvent): Transition => {
   switch (event._tag) {
     case "Eos":
       if (eosReceived(state)) break
-      if (!event.complete && (state & (EOC_QUEUED | QUIT_RECEIVED)) === 0) {
+      if (!event.complete && (state & EOC_QUEUED) === 0) {
         enter(FAILED)
         actions.push("QueueError")
         break
@@ -119,9 +119,9 @@ export const transition = (before: UmemState, event: UmemEvent): Transition => {
       receivedQuit()
       break
     case "ChannelBroken":
-      // Nobody reads pipe A any more: the guest's process is gone, and what is queued for it is as good as written.
-      receivedQuit()
+      // The guest's process is gone: what is queued for it is not waited for, and nothing more is queued.
       if (enter(QUIT_QUEUED | QUIT_SENT)) actions.push("CloseChannelWriter")
+      receivedQuit()
       break
     case "LinkWritten":
       if ((state & EOC_QUEUED) !== 0 && enter(EOC_SENT)) actions.push("CloseLinkWriter")
@@ -130,7 +130,8 @@ export const transition = (before: UmemState, event: UmemEvent): Transition => {
       if (quitQueued(state) && enter(QUIT_SENT)) actions.push("CloseChannelWriter")
       break
     case "LinkLost":
-      if (!eosReceived(state) && !quitReceived(state)) {
+      // Pages are still to come unless EOS, `q`, or the last page was seen: those have queued the EOC.
+      if ((state & EOC_QUEUED) === 0) {
         enter(FAILED)
         actions.push("QueueError")
         break
