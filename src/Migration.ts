@@ -7,11 +7,11 @@ import type * as Scope from "effect/Scope"
 import type { Descriptor } from "userfaultfd-napi"
 import type { GuestHandle } from "./GuestHandle.ts"
 import type { GuestError } from "./guests/GuestError.ts"
-import * as Vcpu from "./guests/Vcpu.ts"
 import { GuestFailed, InvalidArgument, MigrationError } from "./MigrationError.ts"
 import * as ReceiveGuest from "./ReceiveGuest.ts"
 import type { Report } from "./Report.ts"
 import { RunningGuest } from "./RunningGuest.ts"
+import { GuestThreads } from "./services/GuestThreads.ts"
 import * as SendGuest from "./SendGuest.ts"
 
 export interface GuestOptions {
@@ -24,7 +24,7 @@ export const run: (
   options?: GuestOptions
 ) => Effect.Effect<GuestHandle, GuestError | MigrationError, Scope.Scope> = Effect.fnUntraced(
   function*(module, options) {
-    const vcpu = yield* Vcpu.load(module, { memoryMiB: options?.memoryMiB })
+    const vcpu = yield* (yield* GuestThreads).load(module, { memoryMiB: options?.memoryMiB })
     const guest = new RunningGuest(vcpu, "source")
     yield* Effect.forkScoped(Effect.catch(vcpu.crashed, (error) =>
       Effect.sync(() =>

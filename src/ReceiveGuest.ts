@@ -16,8 +16,8 @@ import type * as Scope from "effect/Scope"
 import * as Channel from "./actors/Channel.ts"
 import * as DestinationHandler from "./actors/DestinationHandler.ts"
 import { type HandlerMessage, MAILBOX_CAPACITY } from "./actors/Mailboxes.ts"
+import * as PipeMessages from "./actors/PipeMessages.ts"
 import type { GuestError } from "./guests/GuestError.ts"
-import * as Vcpu from "./guests/Vcpu.ts"
 import { type LoadedState, loadState } from "./LoadState.ts"
 import { DaemonFailed, GuestFailed, type GuestIs, InvalidArgument, LinkFailed, MigrationError, type Reason, Refused } from "./MigrationError.ts"
 import * as Pipe from "./protocol/umem/Pipe.ts"
@@ -25,6 +25,7 @@ import type { Report } from "./Report.ts"
 import { RunningGuest } from "./RunningGuest.ts"
 import { DaemonProcess, type UmemDaemonHandle } from "./services/DaemonProcess.ts"
 import * as Endpoint from "./services/Endpoint.ts"
+import { GuestThreads } from "./services/GuestThreads.ts"
 import type { Link } from "./services/Link.ts"
 import { Links } from "./services/Links.ts"
 import { Prefault } from "./services/Prefault.ts"
@@ -89,26 +90,18 @@ const numbering = (blocks: ReadonlyArray<RegisteredBlock>, hostPageSize: number)
   }
 }
 
-const toHandlerMessage = (message: Pipe.PipeMessage): HandlerMessage => {
-  switch (message._tag) {
-    case "Ready":
-      return { _tag: "Ready" }
-    case "TriggerPageFault":
-      return { _tag: "TriggerPageFault", pages: message.pages }
-    case "Error":
-      return { _tag: "Error" }
-    case "Quit":
-      return { _tag: "Quit" }
-    default:
-      return { _tag: "ChannelClosed", detail: `it sent ${message._tag}, which is not the daemon's to send` }
-  }
+/** The guest's side of the daemon channel, made before the switchover: what comes after it is downtime. */
+interface DaemonSide {
+  readonly inbox: Queue.Queue<HandlerMessage>
+  readonly channel: Channel.Channel
 }
 
-/** Hands the link over and starts the guest. `state` was read up to and including the EOF byte. */
+/** Hands the link over and starts the guest. `loaded` was read up to and including the EOF byte. */
 const takeOver = Effect.fnUntraced(function*(
   options: Options,
   guest: RunningGuest,
   daemon: UmemDaemonHandle,
+  { channel, inbox }: DaemonSide,
   link: Link,
   loaded: LoadedState,
   times: Times,
@@ -118,16 +111,6 @@ const takeOver = Effect.fnUntraced(function*(
   const { registration } = loaded
   const { vcpu } = guest
   const parked = failedHere("parked")
-  const inbox = yield* Queue.bounded<HandlerMessage>(MAILBOX_CAPACITY)
-  const channel = Channel.make<HandlerMessage>({
-    link: daemon.channel,
-    from: "daemon",
-    mailbox: inbox,
-    toMessage: toHandlerMessage,
-    ended: (detail) => ({ _tag: "ChannelClosed", detail })
-  })
-  const pages = numbering(registration.blocks, registration.hostPageSize)
-  const touch = yield* (yield* Prefault).make(vcpu.blocks())
 
   yield* daemon.handover({
     registration,
@@ -144,9 +127,11 @@ const takeOver = Effect.fnUntraced(function*(
     Effect.mapError(parked)
   )
   // From here the daemon alone has the link: its end must be seen by the source when the daemon is gone.
-  link.close()
+  link.release()
   yield* channel.send(Pipe.ready("guest"))
 
+  const pages = numbering(registration.blocks, registration.hostPageSize)
+  const touch = yield* (yield* Prefault).make(vcpu.blocks())
   vcpu.discards((idstr, offset, length) => {
     // An idempotent notice: the kernel's own event has told the daemon already, so a full mailbox may drop it.
     Queue.offerUnsafe(inbox, { _tag: "Discarded", idstr, offset, length })
@@ -192,6 +177,14 @@ const incoming = Effect.fnUntraced(function*(
   times: Times,
   running: Deferred.Deferred<void, MigrationError>
 ) {
+  const inbox = yield* Queue.bounded<HandlerMessage>(MAILBOX_CAPACITY)
+  const channel = Channel.make<HandlerMessage>({
+    link: daemon.channel,
+    from: "daemon",
+    mailbox: inbox,
+    toMessage: PipeMessages.toHandler,
+    ended: (detail) => ({ _tag: "ChannelClosed", detail })
+  })
   const loaded = yield* loadState({
     link,
     guest,
@@ -206,10 +199,9 @@ const incoming = Effect.fnUntraced(function*(
   )
   times.bytesBefore = loaded.bytesRead
   daemon.counters.set("total", loaded.totalPages)
-  yield* takeOver(options, guest, daemon, link, loaded, times, running).pipe(
+  yield* takeOver(options, guest, daemon, { inbox, channel }, link, loaded, times, running).pipe(
     Effect.onExit((exit) =>
       Effect.sync(() => {
-        link.close()
         const complete = Exit.isSuccess(exit) || (times.resumed !== undefined && daemon.counters.missing() === 0)
         loaded.registration.release(complete)
       })
@@ -273,7 +265,7 @@ export const listen = Effect.fnUntraced(function*(
     return yield* Effect.fail(notHere(new InvalidArgument({ detail })))
   }
   yield* (yield* Userfaultfd).available.pipe(Effect.mapError(notHere))
-  const vcpu = yield* Vcpu.load(options.guest, { memoryMiB: options.memoryMiB }).pipe(
+  const vcpu = yield* (yield* GuestThreads).load(options.guest, { memoryMiB: options.memoryMiB }).pipe(
     Effect.mapError((error) => notHere(guestFailed(error)))
   )
   const guest = new RunningGuest(vcpu, "destination")

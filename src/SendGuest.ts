@@ -21,6 +21,7 @@ import type { GuestError } from "./guests/GuestError.ts"
 import { GuestFailed, type GuestIs, InvalidArgument, LinkFailed, MigrationError, type Reason, Refused } from "./MigrationError.ts"
 import type { RamBlock } from "./protocol/RamBlock.ts"
 import * as Savevm from "./protocol/umem/Savevm.ts"
+import { rehearse } from "./Rehearsal.ts"
 import type { Report } from "./Report.ts"
 import type { Outgoing, RunningGuest } from "./RunningGuest.ts"
 import { GuestMemory, type SourceBlock } from "./services/GuestMemory.ts"
@@ -69,6 +70,8 @@ const closing = (deviceState: Uint8Array): Uint8Array =>
 interface Switched {
   readonly link: Link
   readonly blocks: ReadonlyArray<SourceBlock>
+  readonly sender: SourceSender.SourceSender
+  readonly receiver: RequestReceiver.RequestReceiver
   readonly downtimeMs: number
   readonly lastStepNanos: bigint
   readonly startedAt: number
@@ -76,8 +79,9 @@ interface Switched {
 }
 
 /** Up to and including the latch. Fails or is cancelled with the guest running as before. */
-const untilLatch = Effect.fnUntraced(function*({ guest, to }: Options, outgoing: Outgoing) {
+const untilLatch = Effect.fnUntraced(function*({ background, guest, to }: Options, outgoing: Outgoing) {
   const settings = yield* Settings
+  const clock = yield* Clock.Clock
   const links = yield* Links
   const memory = yield* GuestMemory
   const connecting = links.connect(to).pipe(
@@ -85,11 +89,16 @@ const untilLatch = Effect.fnUntraced(function*({ guest, to }: Options, outgoing:
       duration: settings.connectMillis,
       orElse: () =>
         Effect.fail(
-          new LinkFailed({ code: "TIMEOUT", detail: `no connection to ${typeof to === "string" ? to : "the peer"} within ${settings.connectMillis} ms` })
+          new LinkFailed({
+            code: "TIMEOUT",
+            detail: `no connection to ${typeof to === "string" ? to : "the peer"} within ${settings.connectMillis} ms`
+          })
         )
     })
   )
-  const connected = yield* Effect.acquireRelease(connecting, (link) => Effect.sync(() => link.close()), { interruptible: true })
+  const connected = yield* Effect.acquireRelease(connecting, (link) => Effect.sync(() => link.close()), {
+    interruptible: true
+  })
   const link = settings.flipByteAt === undefined ? connected : flippingByteAt(connected, settings.flipByteAt)
   const startedAt = yield* millis
 
@@ -97,8 +106,27 @@ const untilLatch = Effect.fnUntraced(function*({ guest, to }: Options, outgoing:
   const first = opening(announced)
   yield* LinkIo.writeAll(link, first)
   yield* LinkIo.drained(link, settings.drainMillis)
+  // All that can be made before the pause is: what comes after it is downtime.
+  const blocks = yield* memory.open(announced)
+  const mailbox = yield* Queue.bounded<SenderMessage>(MAILBOX_CAPACITY)
+  const sender = SourceSender.make({
+    link,
+    blocks,
+    targetPageSize: TARGET_PAGE_SIZE,
+    background,
+    rate: outgoing.rate,
+    inbox: mailbox,
+    now: () => Number(clock.currentTimeNanosUnsafe()) / 1e6
+  })
+  const receiver = RequestReceiver.make({
+    link,
+    blocks,
+    targetPageSize: TARGET_PAGE_SIZE,
+    server: sender,
+    sender: mailbox
+  })
   // The destination judges the block list now, while the guest still runs: a refusal costs no downtime.
-  yield* Effect.sleep(settings.objectionMillis)
+  yield* Effect.all([Effect.sleep(settings.objectionMillis), rehearse], { concurrency: 2, discard: true })
   yield* LinkIo.unobjected(link)
 
   const pausedAt = yield* millis
@@ -108,16 +136,23 @@ const untilLatch = Effect.fnUntraced(function*({ guest, to }: Options, outgoing:
     Effect.timeoutOrElse({
       duration: settings.settleMillis,
       orElse: () =>
-        Effect.fail(new GuestFailed({ phase: "step", detail: `the guest's slice and calls did not settle within ${settings.settleMillis} ms` }))
+        Effect.fail(
+          new GuestFailed({
+            phase: "step",
+            detail: `the guest's slice and calls did not settle within ${settings.settleMillis} ms`
+          })
+        )
     })
   )
   const deviceState = yield* Effect.mapError(guest.vcpu.capture, guestFailed)
-  const current = guest.vcpu.blocks()
-  const grown = current.find(({ idstr, length }) => announced.find((block) => block.idstr === idstr)?.length !== length)
+  const grown = guest.vcpu.blocks().find(({ idstr, length }) =>
+    announced.find((block) => block.idstr === idstr)?.length !== length
+  )
   if (grown !== undefined) {
-    return yield* new Refused({ detail: `the guest's memory grew (block ${grown.idstr}) while its size was being announced: migrate it again` })
+    return yield* new Refused({
+      detail: `the guest's memory grew (block ${grown.idstr}) while its size was being announced: migrate it again`
+    })
   }
-  const blocks = yield* memory.open(current)
   const last = closing(deviceState)
   yield* LinkIo.writeAll(link, last)
   yield* LinkIo.drained(link, settings.drainMillis)
@@ -125,9 +160,12 @@ const untilLatch = Effect.fnUntraced(function*({ guest, to }: Options, outgoing:
   return yield* Effect.suspend(() => {
     if (Deferred.isDoneUnsafe(outgoing.cancelled)) return Deferred.await(outgoing.cancelled)
     outgoing.latched = true
+    outgoing.progress = sender.progress
     return Effect.map(millis, (now): Switched => ({
       link,
       blocks,
+      sender,
+      receiver,
       lastStepNanos,
       startedAt,
       downtimeMs: now - pausedAt,
@@ -147,43 +185,30 @@ const runOn = (guest: RunningGuest) =>
 const moved = (guest: GuestIs, detail: string) => new MigrationError({ side: "source", guest, reason: new Refused({ detail }) })
 
 /** From the switchover's byte to the destination's confirmation. */
-const afterLatch = Effect.fnUntraced(function*({ background }: Options, outgoing: Outgoing, switched: Switched) {
+const afterLatch = Effect.fnUntraced(function*(outgoing: Outgoing, switched: Switched) {
   const settings = yield* Settings
-  const clock = yield* Clock.Clock
-  const { blocks, downtimeMs, lastStepNanos, link, startedAt } = switched
-  const mailbox = yield* Queue.bounded<SenderMessage>(MAILBOX_CAPACITY)
-  const sender = SourceSender.make({
-    link,
-    blocks,
-    targetPageSize: TARGET_PAGE_SIZE,
-    background,
-    rate: outgoing.rate,
-    inbox: mailbox,
-    now: () => Number(clock.currentTimeNanosUnsafe()) / 1e6
-  })
-  const receiver = RequestReceiver.make({ link, blocks, targetPageSize: TARGET_PAGE_SIZE, server: sender, sender: mailbox })
-  outgoing.progress = sender.progress
+  const { blocks, downtimeMs, lastStepNanos, link, receiver, sender, startedAt } = switched
   const guestIs = (): GuestIs => receiver.heard() ? "destination" : "unknown"
   const failed = (reason: Reason) => new MigrationError({ side: "source", guest: guestIs(), reason })
 
   return yield* Effect.gen(function*() {
     yield* LinkIo.writeAll(link, Savevm.eof())
-    const supervisor = yield* Supervisor.make<Reason>()
     link.attach((readable) => {
       if (readable) receiver.poll()
       if (receiver.ended()) link.watch(false, false)
       sender.pump()
     })
     link.watch(true, false)
+    sender.begin(receiver)
+    const supervisor = yield* Supervisor.make<Reason>()
     yield* supervisor.spawn("rate limit", outgoing.rate.ticks(sender.pump))
     yield* supervisor.spawn("first steps", sender.holds)
-    sender.begin(receiver)
     const sending = yield* supervisor.spawn("source sender", sender.run)
     yield* Effect.raceFirst(Fiber.join(sending), supervisor.failure)
     // The last bytes must be out of this machine before the socket is closed.
     yield* LinkIo.drained(link, settings.goodbyeMillis).pipe(Effect.ignore)
     const endedAt = yield* millis
-    const { background: pushed, bytesSent, fill, onDemand, removed, total } = sender.progress()
+    const { background, bytesSent, fill, onDemand, removed, total } = sender.progress()
     const memoryBytes = blocks.reduce((sum, { length }) => sum + length, 0)
     const totalMs = endedAt - startedAt
     const report: Report = {
@@ -192,7 +217,7 @@ const afterLatch = Effect.fnUntraced(function*({ background }: Options, outgoing
       dialect: "umem",
       memoryBytes,
       pageSize: TARGET_PAGE_SIZE,
-      pages: { total, onDemand, background: pushed, fill, removed },
+      pages: { total, onDemand, background, fill, removed },
       bytesOnWire: switched.bytesBefore + bytesSent + receiver.bytesReceived(),
       downtimeMs,
       totalMs,
@@ -212,7 +237,7 @@ const body = (options: Options, outgoing: Outgoing): Effect.Effect<Report, Migra
       Effect.tapError((error) => Effect.sync(() => guest.failedBeforeLatch(error.message)))
     )
     guest.closed("postcopy", moved("destination", `the guest has moved to ${switched.link.peer}: call it there`))
-    return yield* afterLatch(options, outgoing, switched).pipe(
+    return yield* afterLatch(outgoing, switched).pipe(
       Effect.tap(() => Effect.sync(() => guest.completed())),
       Effect.tapError((error) => Effect.sync(() => guest.lostAfterLatch(error)))
     )

@@ -6,11 +6,11 @@ import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import * as Channel from "./actors/Channel.ts"
 import { type DaemonMessage, MAILBOX_CAPACITY } from "./actors/Mailboxes.ts"
+import * as PipeMessages from "./actors/PipeMessages.ts"
 import * as UmemDaemon from "./actors/UmemDaemon.ts"
 import * as Binding from "./native/Binding.ts"
-import * as Pipe from "./protocol/umem/Pipe.ts"
-import { DaemonCounters } from "./services/DaemonCounters.ts"
-import * as DaemonCountersModule from "./services/DaemonCounters.ts"
+import { rehearse } from "./Rehearsal.ts"
+import * as DaemonCounters from "./services/DaemonCounters.ts"
 import * as Handover from "./services/Handover.ts"
 import * as LinkIo from "./services/LinkIo.ts"
 import * as NativeLink from "./services/NativeLink.ts"
@@ -23,32 +23,18 @@ const HANDOVER_FD = 4
 
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => {})
 
-const toMessage = (message: Pipe.PipeMessage): DaemonMessage => {
-  switch (message._tag) {
-    case "Ready":
-      return { _tag: "Ready" }
-    case "Quit":
-      return { _tag: "Quit" }
-    case "PageFaulted":
-      return { _tag: "PageFaulted", pages: message.pages }
-    case "PageUnmapped":
-      return { _tag: "PageUnmapped", pages: message.pages }
-    default:
-      return { _tag: "ChannelClosed" }
-  }
-}
-
 const main = Effect.gen(function*() {
   const addon = Binding.require()
   const { goodbyeMillis } = yield* Settings
   const handoverSocket = addon.Descriptor.adopt(HANDOVER_FD)
   const channelSocket = addon.Descriptor.adopt(CHANNEL_FD)
+  yield* rehearse
   Handover.sendReady(addon, handoverSocket)
   const received = yield* Handover.receive(addon, handoverSocket)
   if (received === undefined) return 0
   handoverSocket.close()
   const { remainder, table } = received
-  const counters = addon.Region.map(received.counters, 0, DaemonCountersModule.BYTES)
+  const counters = addon.Region.map(received.counters, 0, DaemonCounters.BYTES)
   received.counters.close()
 
   const inbox = yield* Queue.bounded<DaemonMessage>(MAILBOX_CAPACITY)
@@ -56,7 +42,7 @@ const main = Effect.gen(function*() {
     link: NativeLink.fromDescriptor(addon, channelSocket, "the guest"),
     from: "guest",
     mailbox: inbox,
-    toMessage,
+    toMessage: PipeMessages.toDaemon,
     ended: () => ({ _tag: "ChannelClosed" })
   })
   const link = NativeLink.fromDescriptor(addon, received.link, "the source")
@@ -71,7 +57,7 @@ const main = Effect.gen(function*() {
     hostPageSize: table.hostPageSize,
     flags: table.flags,
     remainder,
-    counters: new DaemonCounters(counters.buffer())
+    counters: new DaemonCounters.DaemonCounters(counters.buffer())
   })
   // The source must hear the end of connection: it keeps the guest's memory until then.
   yield* Effect.ignore(LinkIo.drained(link, goodbyeMillis))

@@ -44,6 +44,9 @@ export interface Outcome {
 /** How long no page may arrive while some are missing before the demo gives up. */
 const STALL_MILLIS = 30_000
 
+/** So many queries the guest answers at the destination before anybody calls it moved. */
+const QUERIES_AFTER = 50
+
 const OBSERVE_INTERVAL = "200 millis"
 
 const directory = Effect.acquireRelease(
@@ -111,8 +114,8 @@ const plot = Effect.fnUntraced(
 
     return yield* Effect.gen(function*() {
       yield* say("examining the guest at the source")
-      const before = yield* workload.examine(DemoTraffic.askOf(source.side))
       const traffic = yield* DemoTraffic.start(source.side, destination.side, workload.query)
+      const before = yield* workload.examine(DemoTraffic.askOf(source.side))
       // Waits at the destination and is answered as soon as the guest runs there.
       const early = yield* Effect.forkScoped(
         DemoTraffic.askOf(destination.side)(workload.query).pipe(
@@ -137,6 +140,7 @@ const plot = Effect.fnUntraced(
         { concurrency: 2 }
       ).pipe(Effect.raceFirst(traffic.failed), Effect.raceFirst(observe(destination.side)))
       const missing = yield* Fiber.join(early)
+      yield* Effect.raceFirst(traffic.answeredAtDestination(QUERIES_AFTER), traffic.failed)
       yield* traffic.stop
       const destinationReport = completed["report"] as Report
       return {

@@ -5,7 +5,7 @@
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import { type Failure, toObject } from "./Failure.ts"
+import { type Failure, toObject, usage } from "./Failure.ts"
 
 export interface OutputShape {
   readonly json: boolean
@@ -24,8 +24,24 @@ export const wantsJson = (args: ReadonlyArray<string>): boolean => {
   return (end < 0 ? args : args.slice(0, end)).some((argument) => /^--json(=(true|yes|on|1))?$/.test(argument))
 }
 
-/** False once nobody reads stdout any more. */
-export const isRead = (): boolean => process.stdout.errored === null && !process.stdout.destroyed
+// Node's own standard streams forget their errors, so they are remembered here.
+let broken: NodeJS.ErrnoException | undefined
+
+/** False once nobody takes what is written to stdout any more. */
+export const isRead = (): boolean => broken === undefined
+
+/** A result that could not be written is none; a reader that had enough of it is fine. */
+export const lostResult = (): Failure | undefined =>
+  broken === undefined || broken.code === "EPIPE"
+    ? undefined
+    : usage(`cannot write to stdout (${broken.code ?? broken.message}); give it a place with room`)
+
+const ignoreLostReaders = () => {
+  process.stdout.on("error", (error) => {
+    broken ??= error
+  })
+  process.stderr.on("error", () => {})
+}
 
 /** How long the last words may take to be read before the process ends without them. Milliseconds. */
 const LAST_WORDS_MILLIS = 2_000
@@ -44,10 +60,6 @@ export const flushed = (next: () => void): void => {
   }
   if (left === 0) oneLess()
   else for (const stream of streams) stream.write("", oneLess)
-}
-
-const ignoreLostReaders = () => {
-  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {})
 }
 
 export const make = (json: boolean): OutputShape => {

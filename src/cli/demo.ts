@@ -17,9 +17,8 @@ const describe = (guest: string, outcome: Outcome): string => {
     Reporting.describe(destination),
     `before, at the source:     ${before.words}`,
     `after, at the destination: ${after.words}`,
-    `queries: ${calls.source} answered at the source, ${calls.destination} at the destination, none lost; the longest took ${
-      calls.longestMs.toFixed(1)
-    } ms`,
+    `queries: ${calls.source} answered at the source, ${calls.destination} at the destination, none lost`,
+    `the query that met the switchover was answered after ${calls.switchoverMs.toFixed(1)} ms`,
     `first answer at the destination with ${outcome.missingAtFirstAnswer} of ${destination.pages.total} pages still missing`,
     `downtime, last step at the source to first step at the destination: ${outcome.downtimeMs.toFixed(1)} ms`,
     outcome.verified ? "verified: the guest is whole" : "NOT verified: the guest's contents changed"

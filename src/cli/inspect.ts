@@ -68,11 +68,11 @@ const drained = Effect.callback<void>((resume) => {
   const { stdout } = process
   if (!stdout.writableNeedDrain || !isRead()) return resume(Effect.void)
   const done = () => {
-    stdout.off("drain", done).off("close", done)
+    stdout.off("drain", done).off("error", done)
     resume(Effect.void)
   }
-  stdout.on("drain", done).on("close", done)
-  return Effect.sync(() => stdout.off("drain", done).off("close", done))
+  stdout.on("drain", done).on("error", done)
+  return Effect.sync(() => stdout.off("drain", done).off("error", done))
 })
 
 /** `4096  page  idstr=pc.ram address=0 …`: an offset, what it is, and the rest. */

@@ -91,7 +91,9 @@ const runMain = Runtime.makeRunMain(({ fiber }) => {
     if (failure !== undefined) Effect.runSync(output.fail(failure))
     Output.flushed(() => {
       uninstall()
-      process.exit(failure?.code ?? 0)
+      const lost = failure === undefined ? Output.lostResult() : undefined
+      if (lost !== undefined) Effect.runSync(output.fail(lost))
+      process.exit((failure ?? lost)?.code ?? 0)
     })
   })
 })

@@ -16,7 +16,7 @@ export abstract class IncrementalDecoder<A> implements Decoder<A> {
   }
 
   push(bytes: Uint8Array): void {
-    if (this.final === undefined && !this.finished) this.input.push(bytes)
+    if (this.final?._tag !== "Malformed" && !this.finished) this.input.push(bytes)
   }
 
   finish(): void {

@@ -23,6 +23,8 @@ export interface Link {
   readonly unsent: () => number
   /** Idempotent; no callback comes afterwards. */
   readonly close: () => void
+  /** Lets go of this end once another process has it too: the connection goes on there. Idempotent. */
+  readonly release: () => void
   /** The raw descriptor, which stays the link's; `undefined` where there is none. */
   readonly descriptor: Descriptor | undefined
   /** For messages: the URI of the other end. */

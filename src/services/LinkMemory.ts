@@ -121,6 +121,7 @@ export const pair = (options: Options = {}): Effect.Effect<readonly [MemoryLink,
           closed = true
           stop(false)
         },
+        release: () => {},
         reset: () => stop(true),
         closed: () => closed
       }

@@ -43,6 +43,12 @@ export const fromDescriptor = (addon: Addon, descriptor: Descriptor, peer: strin
   let watched = 0
   const ready = (status: number, events: number) =>
     status < 0 ? onReady(true, false) : onReady((events & READABLE) !== 0, (events & WRITABLE) !== 0)
+  const close = () => {
+    watched = 0
+    onReady = () => {}
+    poller.close()
+    descriptor.close()
+  }
   return {
     read: (into, offset, length) => {
       const n = addon.read(descriptor, into, offset, length)
@@ -61,12 +67,8 @@ export const fromDescriptor = (addon: Addon, descriptor: Descriptor, peer: strin
       poller.watch(events, ready)
     },
     unsent: () => addon.unsentBytes(descriptor),
-    close: () => {
-      watched = 0
-      onReady = () => {}
-      poller.close()
-      descriptor.close()
-    },
+    close,
+    release: close,
     descriptor,
     peer
   }

@@ -91,6 +91,7 @@ const fromSocket = (socket: net.Socket, peer: string): Link => {
       closed = true
       socket.destroy()
     },
+    release: () => {},
     descriptor: undefined,
     peer
   }

@@ -13,6 +13,7 @@ const ENOENT = -2
 const EBADF = -9
 
 export interface ModelMemory {
+  readonly hostPageSize: number
   readonly blocks: ReadonlyArray<RegisteredBlock>
   /** What the daemon serves. */
   readonly channel: FaultChannel
@@ -130,6 +131,7 @@ export const make = (options: Options): Effect.Effect<ModelMemory> =>
         }
       })
     return {
+      hostPageSize,
       blocks,
       channel: {
         ring,

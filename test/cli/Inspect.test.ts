@@ -32,7 +32,7 @@ const fails = async (
 }
 
 const pcRam = "06 70 63 2e 72 61 6d"
-const page = Buffer.from({ length: 4096 }, (_, i) => i % 256)
+const page = Uint8Array.from({ length: 4096 }, (_, i) => i % 256)
 const sha256 = (data: Uint8Array) => createHash("sha256").update(data).digest("hex")
 
 describe("inspect request", () => {

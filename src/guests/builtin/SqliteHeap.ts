@@ -16,6 +16,7 @@ export const maximum = 2 ** 31
 interface Glue extends SqlJsStatic {
   _malloc(bytes: number): number
   _free(pointer: number): void
+  _sqlite3_close_v2(connection: number): number
   _sqlite3_open(filename: number, pointerOut: number): number
 }
 
@@ -25,6 +26,8 @@ export interface SqliteHeap {
   readonly grow: (bytes: number) => void
   /** A new `:memory:` database, and where its connection lies in the memory. */
   readonly open: () => { readonly database: Database; readonly connection: number }
+  /** Closes a connection; its `Database` must not be used any more. Its own `close` looks for a file. */
+  readonly close: (connection: number) => void
   /** The database of a connection that is in the memory already. Touches the stack only. */
   readonly adopt: (connection: number) => Database
 }
@@ -115,6 +118,9 @@ export const load = async (bytes: number): Promise<SqliteHeap> => {
       })
       glue._free(pointer)
       return { database, connection }
+    },
+    close: (connection) => {
+      glue._sqlite3_close_v2(connection)
     },
     adopt: (connection) =>
       opening((pointerOut) => {

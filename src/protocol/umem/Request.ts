@@ -114,6 +114,7 @@ export const encoder = (): Encoder => {
   }
 
   const write: Encoder["write"] = (into, start, kind, idstr, pages, count) => {
+    if (count === 0) return 0
     const bytes = size(kind, idstr, count)
     if (start + bytes > into.length) return -1
     const name = names.get(idstr)
