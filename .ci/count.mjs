@@ -7,9 +7,10 @@ const skipped = report.testResults.flatMap((file) =>
     .filter(({ status }) => status !== "passed" && status !== "failed")
     .map(({ fullName, status }) => `${status}: ${fullName}`)
 )
-const failed = report.numFailedTests + report.testResults.filter(({ assertionResults, status }) =>
-  status === "failed" && assertionResults.every((test) => test.status !== "failed")
-).length
+const failed = report.numFailedTests +
+  report.testResults.filter(({ assertionResults, status }) =>
+    status === "failed" && assertionResults.every((test) => test.status !== "failed")
+  ).length
 if (skipped.length > 0) {
   console.error(`${skipped.length} tests did not run:`)
   for (const line of skipped) console.error(`  ${line}`)

@@ -47,19 +47,27 @@ const accept = Effect.fnUntraced(function*(
   const own = guest.vcpu.blocks()
   for (const { idstr } of own) {
     if (!announced.some((block) => block.idstr === idstr)) {
-      return yield* malformed(offset, `the source did not announce RAM block "${idstr}": both sides must run the same guest`)
+      return yield* malformed(
+        offset,
+        `the source did not announce RAM block "${idstr}": both sides must run the same guest`
+      )
     }
   }
   for (const { idstr, length } of announced) {
     const block = own.find((candidate) => candidate.idstr === idstr)
     if (block === undefined) {
-      return yield* malformed(offset, `the source announced RAM block "${idstr}", which this guest does not have: both sides must run the same guest`)
+      return yield* malformed(
+        offset,
+        `the source announced RAM block "${idstr}", which this guest does not have: both sides must run the same guest`
+      )
     }
     if (length === block.length) continue
     if (block.maximum === block.length && length !== block.length) {
       return yield* malformed(
         offset,
-        `RAM block "${idstr}" has ${mib(length)} at the source and ${mib(block.length)} here: start both sides with the same --memory`
+        `RAM block "${idstr}" has ${mib(length)} at the source and ${
+          mib(block.length)
+        } here: start both sides with the same --memory`
       )
     }
     if (length < block.length || length > block.maximum || length % WASM_PAGE !== 0) {
@@ -69,7 +77,9 @@ const accept = Effect.fnUntraced(function*(
       )
     }
     yield* guest.vcpu.grow(idstr, length).pipe(
-      Effect.mapError((error) => malformed(offset, `RAM block "${idstr}" cannot grow to ${mib(length)} here: ${error.message}`))
+      Effect.mapError((error) =>
+        malformed(offset, `RAM block "${idstr}" cannot grow to ${mib(length)} here: ${error.message}`)
+      )
     )
   }
 })
@@ -103,19 +113,26 @@ export const loadState = Effect.fnUntraced(function*(
         return yield* new LinkFailed({ code: "EOF", detail: "the source closed the connection before the switchover" })
       case "Malformed":
         return yield* outcome.truncated
-          ? new LinkFailed({ code: "EOF", detail: `the source closed the connection before the switchover (byte ${outcome.offset})` })
+          ? new LinkFailed({
+            code: "EOF",
+            detail: `the source closed the connection before the switchover (byte ${outcome.offset})`
+          })
           : malformed(outcome.offset, `the source sent what is no guest: ${outcome.message} (byte ${outcome.offset})`)
       case "Message": {
         const { message } = outcome
         if (message._tag === "Ram" && message.record._tag === "MemSize") {
-          if (registration !== undefined) return yield* malformed(outcome.offset, "the source announced its RAM blocks twice")
+          if (registration !== undefined) {
+            return yield* malformed(outcome.offset, "the source announced its RAM blocks twice")
+          }
           yield* accept(guest, message.record.blocks, outcome.offset)
           const blocks = guest.vcpu.blocks()
           totalPages = blocks.reduce((sum, { length }) => sum + Math.ceil(length / targetPageSize), 0)
           registration = yield* uffd.register(blocks, () => guest.state === "incoming")
         } else if (message._tag === "Device" && message.name === "guest") deviceState = message.data.slice()
         else if (message._tag === "Eof") {
-          if (registration === undefined) return yield* malformed(outcome.offset, "the source switched over without announcing its RAM blocks")
+          if (registration === undefined) {
+            return yield* malformed(outcome.offset, "the source switched over without announcing its RAM blocks")
+          }
           const remainder = decoder.remainder()
           return { registration, deviceState, remainder, totalPages, bytesRead: bytesRead - remainder.length }
         }

@@ -11,8 +11,8 @@ import { GuestFailed, InvalidArgument, MigrationError } from "./MigrationError.t
 import * as ReceiveGuest from "./ReceiveGuest.ts"
 import type { Report } from "./Report.ts"
 import { RunningGuest } from "./RunningGuest.ts"
-import { GuestThreads } from "./services/GuestThreads.ts"
 import * as SendGuest from "./SendGuest.ts"
+import { GuestThreads } from "./services/GuestThreads.ts"
 
 export interface GuestOptions {
   readonly memoryMiB?: number | undefined

@@ -22,7 +22,9 @@ export class LinkFailed extends Schema.TaggedError<LinkFailed>()("LinkFailed", {
 /** The umem daemon could not start, or is gone while pages were missing. */
 export class DaemonFailed extends Schema.TaggedError<DaemonFailed>()("DaemonFailed", detail) {}
 /** The guest's own code or thread failed. */
-export class GuestFailed extends Schema.TaggedError<GuestFailed>()("GuestFailed", { ...detail, phase: Schema.String }) {}
+export class GuestFailed
+  extends Schema.TaggedError<GuestFailed>()("GuestFailed", { ...detail, phase: Schema.String })
+{}
 /** Cancelled by request before the switchover. */
 export class Cancelled extends Schema.TaggedError<Cancelled>()("Cancelled", detail) {}
 

@@ -19,7 +19,16 @@ import { type HandlerMessage, MAILBOX_CAPACITY } from "./actors/Mailboxes.ts"
 import * as PipeMessages from "./actors/PipeMessages.ts"
 import type { GuestError } from "./guests/GuestError.ts"
 import { type LoadedState, loadState } from "./LoadState.ts"
-import { DaemonFailed, GuestFailed, type GuestIs, InvalidArgument, LinkFailed, MigrationError, type Reason, Refused } from "./MigrationError.ts"
+import {
+  DaemonFailed,
+  GuestFailed,
+  type GuestIs,
+  InvalidArgument,
+  LinkFailed,
+  MigrationError,
+  type Reason,
+  Refused
+} from "./MigrationError.ts"
 import * as Pipe from "./protocol/umem/Pipe.ts"
 import type { Report } from "./Report.ts"
 import { RunningGuest } from "./RunningGuest.ts"
@@ -122,7 +131,8 @@ const takeOver = Effect.fnUntraced(function*(
   yield* DestinationHandler.awaitReady(inbox).pipe(
     Effect.timeoutOrElse({
       duration: settings.handshakeMillis,
-      orElse: () => Effect.fail(new DaemonFailed({ detail: `the umem daemon was not ready within ${settings.handshakeMillis} ms` }))
+      orElse: () =>
+        Effect.fail(new DaemonFailed({ detail: `the umem daemon was not ready within ${settings.handshakeMillis} ms` }))
     }),
     Effect.mapError(parked)
   )
@@ -141,7 +151,8 @@ const takeOver = Effect.fnUntraced(function*(
     channel,
     hostPages: pages.pages,
     prefault: (list) => touch(pages.ranges(list)),
-    daemonError: () => new LinkFailed({ code: "EIO", detail: daemon.counters.failure() || "the umem daemon reported an error" })
+    daemonError: () =>
+      new LinkFailed({ code: "EIO", detail: daemon.counters.failure() || "the umem daemon reported an error" })
   }).pipe(Effect.forkScoped({ startImmediately: true }))
   yield* Effect.addFinalizer(() =>
     Effect.andThen(
@@ -163,7 +174,7 @@ const takeOver = Effect.fnUntraced(function*(
   yield* Effect.all([starting, ending], { concurrency: "unbounded", discard: true })
   times.completed = yield* millis
   if (daemon.counters.missing() > 0) {
-    return yield* Effect.fail(parked(new DaemonFailed({ detail: "the umem daemon ended with pages missing" })))
+    return yield* parked(new DaemonFailed({ detail: "the umem daemon ended with pages missing" }))
   }
   yield* Effect.timeoutOption(daemon.exited, settings.goodbyeMillis)
 })
@@ -262,7 +273,7 @@ export const listen = Effect.fnUntraced(function*(
   yield* Effect.fromResult(Endpoint.parse(options.from)).pipe(Effect.mapError(notHere))
   if (options.flags !== 0 && options.flags !== 1) {
     const detail = `postcopy flags ${options.flags} are not supported: 0, or 1 for fault requests`
-    return yield* Effect.fail(notHere(new InvalidArgument({ detail })))
+    return yield* notHere(new InvalidArgument({ detail }))
   }
   yield* (yield* Userfaultfd).available.pipe(Effect.mapError(notHere))
   const vcpu = yield* (yield* GuestThreads).load(options.guest, { memoryMiB: options.memoryMiB }).pipe(
@@ -289,8 +300,10 @@ export const listen = Effect.fnUntraced(function*(
   }
   const running = Deferred.makeUnsafe<void, MigrationError>()
   const outcome = Deferred.makeUnsafe<Report, MigrationError>()
-  const reportNow = Effect.map(millis, (now) =>
-    reportOf(times.completed !== undefined ? "completed" : "failed", guest, daemon, times, now))
+  const reportNow = Effect.map(
+    millis,
+    (now) => reportOf(times.completed !== undefined ? "completed" : "failed", guest, daemon, times, now)
+  )
 
   const fail = (error: MigrationError) => {
     if (error.guest === "destination") guest.failedBeforeLatch(error.message)

@@ -46,7 +46,13 @@ const rehearsal = Effect.gen(function*() {
     inbox: senderInbox,
     now: () => clock.currentTimeMillisUnsafe()
   })
-  const receiver = RequestReceiver.make({ link: source, blocks: [block], targetPageSize: PAGE, server: sender, sender: senderInbox })
+  const receiver = RequestReceiver.make({
+    link: source,
+    blocks: [block],
+    targetPageSize: PAGE,
+    server: sender,
+    sender: senderInbox
+  })
   source.attach(() => {
     receiver.poll()
     if (receiver.ended()) source.watch(false, false)

@@ -3,45 +3,45 @@ import * as Schema from "effect/Schema"
 
 export const Pages = Schema.Struct({
   /** All target pages of the guest. */
-  total: Schema.Number,
+  total: Schema.Finite,
   /** Pages sent (source) or received (destination) because they were asked for. */
-  onDemand: Schema.Number,
+  onDemand: Schema.Finite,
   /** Pages sent or received without being asked for. */
-  background: Schema.Number,
+  background: Schema.Finite,
   /** Pages that travelled as one repeated byte; part of the two above. */
-  fill: Schema.Number,
+  fill: Schema.Finite,
   /** Pages given back by the guest before they were installed. */
-  removed: Schema.Number
+  removed: Schema.Finite
 })
 
 /** Remote page faults as the destination saw them; percentiles are null when there were none. Microseconds. */
 export const Faults = Schema.Struct({
-  count: Schema.Number,
-  p50Us: Schema.NullOr(Schema.Number),
-  p90Us: Schema.NullOr(Schema.Number),
-  p99Us: Schema.NullOr(Schema.Number),
-  maxUs: Schema.NullOr(Schema.Number),
-  blockedMs: Schema.Number
+  count: Schema.Finite,
+  p50Us: Schema.NullOr(Schema.Finite),
+  p90Us: Schema.NullOr(Schema.Finite),
+  p99Us: Schema.NullOr(Schema.Finite),
+  maxUs: Schema.NullOr(Schema.Finite),
+  blockedMs: Schema.Finite
 })
 
 export const Report = Schema.Struct({
   role: Schema.Literals(["source", "destination"]),
   state: Schema.Literals(["completed", "failed", "cancelled"]),
   dialect: Schema.Literal("umem"),
-  memoryBytes: Schema.Number,
-  pageSize: Schema.Number,
+  memoryBytes: Schema.Finite,
+  pageSize: Schema.Finite,
   pages: Pages,
   /** Both directions. */
-  bytesOnWire: Schema.Number,
-  downtimeMs: Schema.Number,
-  totalMs: Schema.Number,
-  throughputMiBps: Schema.Number,
+  bytesOnWire: Schema.Finite,
+  downtimeMs: Schema.Finite,
+  totalMs: Schema.Finite,
+  throughputMiBps: Schema.Finite,
   /** Destination only. */
   faults: Schema.optionalKey(Faults),
   /** CLOCK_MONOTONIC of the guest's last step (source) or first step (destination), nanoseconds as a decimal string. */
   guestStepNanos: Schema.optionalKey(Schema.String),
   /** Destination only: pages not yet there when the guest gave its first answer. */
-  missingAtFirstAnswer: Schema.optionalKey(Schema.Number)
+  missingAtFirstAnswer: Schema.optionalKey(Schema.Finite)
 })
 export type Report = typeof Report.Type
 
@@ -66,10 +66,10 @@ export type State = typeof State.Type
 export const Status = Schema.Struct({
   role: Schema.Literals(["source", "destination"]),
   state: State,
-  transferred: Schema.Number,
-  remaining: Schema.Number,
-  total: Schema.Number,
-  blockedMs: Schema.Number,
+  transferred: Schema.Finite,
+  remaining: Schema.Finite,
+  total: Schema.Finite,
+  blockedMs: Schema.Finite,
   /** Why the last migration failed, if one did. */
   error: Schema.optionalKey(Schema.String)
 })

@@ -118,11 +118,17 @@ export class RunningGuest implements GuestHandle {
   /** Begins an outgoing migration, or says why there can be none now. */
   beginOutgoing(outgoing: Outgoing): MigrationError | undefined {
     if (this.#outgoing !== undefined) {
-      return this.#refused("this guest is being migrated already: wait for it, or cancel it", this.#outgoing.latched ? "destination" : "source")
+      return this.#refused(
+        "this guest is being migrated already: wait for it, or cancel it",
+        this.#outgoing.latched ? "destination" : "source"
+      )
     }
     if (this.#gate._tag === "Closed") return this.#gate.error
     if (this.side === "destination" && this.#state !== "completed") {
-      return this.#refused("this guest's own incoming migration is not complete: migrate it when all of its pages are here", "source")
+      return this.#refused(
+        "this guest's own incoming migration is not complete: migrate it when all of its pages are here",
+        "source"
+      )
     }
     this.#outgoing = outgoing
     this.#error = undefined
@@ -145,7 +151,10 @@ export class RunningGuest implements GuestHandle {
   readonly status: Effect.Effect<Status> = Effect.sync(() => {
     const error = this.#error === undefined ? {} : { error: this.#error }
     const counters = this.counters
-    if (this.side === "destination" && counters !== undefined && this.#outgoing === undefined && this.#lastProgress === undefined) {
+    if (
+      this.side === "destination" && counters !== undefined && this.#outgoing === undefined &&
+      this.#lastProgress === undefined
+    ) {
       const total = counters.get("total")
       const remaining = counters.missing()
       const state = this.#state === "running" && remaining > 0 && this.stalled() ? "stalled" : this.#state
@@ -163,17 +172,22 @@ export class RunningGuest implements GuestHandle {
   readonly call = (request: unknown): Effect.Effect<unknown, GuestError | MigrationError> =>
     Effect.gen({ self: this }, function*() {
       while (this.#gate._tag === "Held") yield* Deferred.await(this.#changed)
-      if (this.#gate._tag === "Closed") return yield* Effect.fail(this.#gate.error)
+      if (this.#gate._tag === "Closed") return yield* this.#gate.error
       const answer = yield* Effect.raceFirst(this.vcpu.call(request), Deferred.await(this.lost))
       this.onAnswer()
       return answer
     })
 
   readonly pause: Effect.Effect<void, GuestError | MigrationError> = Effect.gen({ self: this }, function*() {
-    if (this.#gate._tag === "Closed") return yield* Effect.fail(this.#gate.error)
-    if (this.#outgoing !== undefined) return yield* Effect.fail(this.#refused("the guest is being migrated: it cannot be paused now", "source"))
-    if (this.side === "destination" && this.#state !== "running" && this.#state !== "completed" && this.#state !== "paused") {
-      return yield* Effect.fail(this.#refused("the guest has not arrived yet: it cannot be paused", "source"))
+    if (this.#gate._tag === "Closed") return yield* this.#gate.error
+    if (this.#outgoing !== undefined) {
+      return yield* this.#refused("the guest is being migrated: it cannot be paused now", "source")
+    }
+    if (
+      this.side === "destination" && this.#state !== "running" && this.#state !== "completed" &&
+      this.#state !== "paused"
+    ) {
+      return yield* this.#refused("the guest has not arrived yet: it cannot be paused", "source")
     }
     if (this.#pausedByUser) return
     this.#pausedByUser = true
@@ -183,8 +197,10 @@ export class RunningGuest implements GuestHandle {
   })
 
   readonly resume: Effect.Effect<void, GuestError | MigrationError> = Effect.gen({ self: this }, function*() {
-    if (this.#gate._tag === "Closed") return yield* Effect.fail(this.#gate.error)
-    if (this.#outgoing !== undefined) return yield* Effect.fail(this.#refused("the guest is being migrated: it cannot be resumed now", "source"))
+    if (this.#gate._tag === "Closed") return yield* this.#gate.error
+    if (this.#outgoing !== undefined) {
+      return yield* this.#refused("the guest is being migrated: it cannot be resumed now", "source")
+    }
     if (!this.#pausedByUser) return
     this.#pausedByUser = false
     yield* this.vcpu.run
@@ -195,13 +211,14 @@ export class RunningGuest implements GuestHandle {
   readonly cancel: Effect.Effect<void, MigrationError> = Effect.gen({ self: this }, function*() {
     const outgoing = this.#outgoing
     if (outgoing === undefined) {
-      return yield* Effect.fail(
-        this.#gate._tag === "Closed" ? this.#gate.error : this.#refused("no migration of this guest is under way", "source")
-      )
+      return yield* this.#gate._tag === "Closed"
+        ? this.#gate.error
+        : this.#refused("no migration of this guest is under way", "source")
     }
     if (outgoing.latched) {
-      return yield* Effect.fail(
-        this.#refused("the guest has switched over: the migration cannot be cancelled any more, its memory follows it", "destination")
+      return yield* this.#refused(
+        "the guest has switched over: the migration cannot be cancelled any more, its memory follows it",
+        "destination"
       )
     }
     Deferred.doneUnsafe(outgoing.cancelled, Effect.fail(new Cancelled({ detail: "the migration was cancelled" })))
@@ -211,7 +228,12 @@ export class RunningGuest implements GuestHandle {
   readonly setMaxBandwidth = (bytesPerSecond: number | undefined): Effect.Effect<void, MigrationError> =>
     Effect.suspend(() => {
       if (this.#outgoing === undefined) {
-        return Effect.fail(this.#refused("no migration of this guest is under way: set the limit when it starts (--max-bandwidth)", "source"))
+        return Effect.fail(
+          this.#refused(
+            "no migration of this guest is under way: set the limit when it starts (--max-bandwidth)",
+            "source"
+          )
+        )
       }
       this.#outgoing.rate.set(bytesPerSecond)
       return Effect.void

@@ -18,7 +18,15 @@ import * as RequestReceiver from "./actors/RequestReceiver.ts"
 import * as SourceSender from "./actors/SourceSender.ts"
 import * as Supervisor from "./actors/Supervisor.ts"
 import type { GuestError } from "./guests/GuestError.ts"
-import { GuestFailed, type GuestIs, InvalidArgument, LinkFailed, MigrationError, type Reason, Refused } from "./MigrationError.ts"
+import {
+  GuestFailed,
+  type GuestIs,
+  InvalidArgument,
+  LinkFailed,
+  MigrationError,
+  type Reason,
+  Refused
+} from "./MigrationError.ts"
 import type { RamBlock } from "./protocol/RamBlock.ts"
 import * as Savevm from "./protocol/umem/Savevm.ts"
 import { rehearse } from "./Rehearsal.ts"
@@ -182,7 +190,8 @@ const runOn = (guest: RunningGuest) =>
   })
 
 /** What calls are answered with from the latch on. */
-const moved = (guest: GuestIs, detail: string) => new MigrationError({ side: "source", guest, reason: new Refused({ detail }) })
+const moved = (guest: GuestIs, detail: string) =>
+  new MigrationError({ side: "source", guest, reason: new Refused({ detail }) })
 
 /** From the switchover's byte to the destination's confirmation. */
 const afterLatch = Effect.fnUntraced(function*(outgoing: Outgoing, switched: Switched) {
@@ -251,7 +260,9 @@ export const send = (options: Options): Effect.Effect<Report, MigrationError> =>
   Effect.suspend(() => {
     const { guest, maxBandwidth } = options
     if (maxBandwidth !== undefined && !(Number.isFinite(maxBandwidth) && maxBandwidth >= 0)) {
-      const reason = new InvalidArgument({ detail: `maxBandwidth is ${maxBandwidth}: bytes per second, 0 or more, are expected` })
+      const reason = new InvalidArgument({
+        detail: `maxBandwidth is ${maxBandwidth}: bytes per second, 0 or more, are expected`
+      })
       return Effect.fail(new MigrationError({ side: "source", guest: "source", reason }))
     }
     const outgoing: Outgoing = {

@@ -6,13 +6,13 @@ export * as Guest from "./Guest.ts"
 export type { GuestHandle } from "./GuestHandle.ts"
 export { GuestError } from "./guests/GuestError.ts"
 export {
+  type GuestOptions,
   type Incoming,
   listen,
   migrate,
   type MigrateOptions,
   receive,
-  type ReceiveOptions,
-  type GuestOptions
+  type ReceiveOptions
 } from "./Migration.ts"
 export * from "./MigrationError.ts"
 export { Report, Status } from "./Report.ts"

@@ -58,7 +58,11 @@ export const make = <M>({ ended, from, link, mailbox, toMessage }: Options<M>): 
       if (outcome._tag === "Message") give(toMessage(outcome.message))
       else {
         reading = false
-        give(ended(outcome._tag === "End" ? "it closed its channel" : `it sent a message that cannot be: ${outcome.message}`))
+        give(
+          ended(
+            outcome._tag === "End" ? "it closed its channel" : `it sent a message that cannot be: ${outcome.message}`
+          )
+        )
         return false
       }
     }

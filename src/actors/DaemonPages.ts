@@ -284,10 +284,14 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   const remove = (pages: BlockPages, first: number, count: number) => {
     const { table } = pages
     table.remove(first, count)
-    for (const host of [...pages.installDue.keys()]) if (!table.installable(host) && pages.installDue.delete(host)) putOff--
+    for (const host of pages.installDue.keys()) if (!table.installable(host) && pages.installDue.delete(host)) putOff--
     for (const host of pages.staging.keys()) if (table.isRemoved(host)) pages.staging.delete(host)
     if (noted > 0) {
-      for (let host = pages.suspended.nextSet(first); host >= 0 && host < first + count; host = pages.suspended.nextSet(host + 1)) {
+      for (
+        let host = pages.suspended.nextSet(first);
+        host >= 0 && host < first + count;
+        host = pages.suspended.nextSet(host + 1)
+      ) {
         pages.suspended.clear(host)
         noted--
       }
@@ -296,8 +300,12 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     for (let at = 0; at < table.newTargets.length; at += MAX_ASKED) {
       tellRemoved(pages, table.newTargets.slice(at, at + MAX_ASKED))
     }
-    for (const host of [...table.waiters]) zero(pages, host)
-    if (trigger) for (let host = first; host < Math.min(first + count, table.geometry.hostPages); host++) markFaulted(pages, host)
+    for (let i = 0; i < table.waiters.length; i++) zero(pages, table.waiters[i]!)
+    if (trigger) {
+      for (let host = first; host < Math.min(first + count, table.geometry.hostPages); host++) {
+        markFaulted(pages, host)
+      }
+    }
   }
 
   const removeRange = (start: number, end: number) => {
@@ -341,7 +349,9 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   }
 
   const serveFault = (address: number) => {
-    const pages = blocks.find(({ block }) => address >= block.address && address < block.address + Math.ceil(block.length / hostPageSize) * hostPageSize)
+    const pages = blocks.find(({ block }) =>
+      address >= block.address && address < block.address + Math.ceil(block.length / hostPageSize) * hostPageSize
+    )
     if (pages === undefined) return
     const host = Math.floor((address - pages.block.address) / hostPageSize)
     const due = pages.installDue.has(host)
@@ -508,7 +518,8 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
         putOff--
         zero(pages, host)
       }
-      for (const [host, bytes] of [...pages.installDue]) {
+      for (const [host, bytes] of Array.from(pages.installDue)) {
+        // An earlier one's events may have removed it meanwhile.
         if (!pages.installDue.delete(host)) continue
         putOff--
         install(pages, host, bytes, 0, false)
@@ -533,7 +544,9 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   const taken = (list: Float64Array) => {
     for (const page of list) {
       const pages = blocks.findLast(({ base }) => page >= base)
-      if (pages !== undefined && page - pages.base < pages.table.geometry.hostPages) markFaulted(pages, page - pages.base)
+      if (pages !== undefined && page - pages.base < pages.table.geometry.hostPages) {
+        markFaulted(pages, page - pages.base)
+      }
     }
   }
 

@@ -32,7 +32,9 @@ export const awaitReady = (inbox: Queue.Dequeue<HandlerMessage>): Effect.Effect<
       case "Ready":
         return Effect.void
       case "ChannelClosed":
-        return Effect.fail(new DaemonFailed({ detail: `the umem daemon was lost before it was ready: ${message.detail}` }))
+        return Effect.fail(
+          new DaemonFailed({ detail: `the umem daemon was lost before it was ready: ${message.detail}` })
+        )
       default:
         return Effect.fail(new DaemonFailed({ detail: `the umem daemon sent ${message._tag} before READY` }))
     }
@@ -73,12 +75,12 @@ export const run = Effect.fnUntraced(function*(options: Options) {
           break
         }
         case "Error":
-          return yield* Effect.fail(daemonError())
+          return yield* daemonError()
         case "ChannelClosed":
           if (PisState.isQuitReceived(state)) break
-          return yield* Effect.fail<Reason>(new DaemonFailed({ detail: `the umem daemon was lost: ${message.detail}` }))
+          return yield* new DaemonFailed({ detail: `the umem daemon was lost: ${message.detail}` })
         case "Ready":
-          return yield* Effect.fail<Reason>(new DaemonFailed({ detail: "the umem daemon sent READY twice" }))
+          return yield* new DaemonFailed({ detail: "the umem daemon sent READY twice" })
       }
     }
     channel.resume()

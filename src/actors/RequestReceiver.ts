@@ -56,15 +56,22 @@ export const make = (options: Options): RequestReceiver => {
           else server.serve(outcome.message)
           break
         case "Malformed":
-          fail(new MalformedInput({
-            offset: outcome.offset,
-            detail: outcome.truncated
-              ? `the destination closed the connection inside a request (byte ${outcome.offset} of the request stream)`
-              : `the destination sent a request that cannot be: ${outcome.message} (byte ${outcome.offset} of the request stream)`
-          }))
+          fail(
+            new MalformedInput({
+              offset: outcome.offset,
+              detail: outcome.truncated
+                ? `the destination closed the connection inside a request (byte ${outcome.offset} of the request stream)`
+                : `the destination sent a request that cannot be: ${outcome.message} (byte ${outcome.offset} of the request stream)`
+            })
+          )
           return
         case "End":
-          fail(new LinkFailed({ code: "EOF", detail: "the destination closed the connection without confirming the pages" }))
+          fail(
+            new LinkFailed({
+              code: "EOF",
+              detail: "the destination closed the connection without confirming the pages"
+            })
+          )
           return
       }
     }

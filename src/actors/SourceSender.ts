@@ -285,7 +285,7 @@ export const make = (options: Options): SourceSender => {
 
   const written = Effect.gen(function*() {
     while (outAt < outEnd || !eosQueued) {
-      if (failure !== undefined) return yield* Effect.fail(failure)
+      if (failure !== undefined) return yield* failure
       yield* changed
     }
   })
@@ -295,12 +295,12 @@ export const make = (options: Options): SourceSender => {
       Queue.take(inbox),
       Effect.gen(function*() {
         while (failure === undefined) yield* changed
-        return yield* Effect.fail(failure)
+        return yield* failure
       })
     )
     if (message._tag === "ReceiveFailed") {
       po = PoState.transition(po, { _tag: "ReceiveError" }).state
-      return yield* Effect.fail(message.reason)
+      return yield* message.reason
     }
     po = PoState.transition(po, { _tag: "Eoc" }).state
     pump()

@@ -23,10 +23,16 @@ export const make = <E>(): Effect.Effect<Supervisor<E>> =>
   Effect.sync(() => {
     const failed = Deferred.makeUnsafe<never, E>()
     const report = <A>(exit: Exit.Exit<A, E>) =>
-      Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause) ? Deferred.failCause(failed, exit.cause) : Effect.void
+      Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)
+        ? Deferred.failCause(failed, exit.cause)
+        : Effect.void
     return {
       failure: Deferred.await(failed),
       spawn: (name, body) =>
-        body.pipe(Effect.onExit(report), Effect.annotateLogs("actor", name), Effect.forkScoped({ startImmediately: true }))
+        body.pipe(
+          Effect.onExit(report),
+          Effect.annotateLogs("actor", name),
+          Effect.forkScoped({ startImmediately: true })
+        )
     }
   })

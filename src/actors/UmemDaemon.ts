@@ -121,7 +121,9 @@ export const run = Effect.fnUntraced(function*(options: Options): Effect.fn.Retu
   while (!UmemState.isFinished(state) && !UmemState.isFailed(state)) {
     const messages = yield* Queue.takeBetween(inbox, 1, BATCH).pipe(
       // A guest that is gone needs nothing more; a source that does not say EOS then is not waited for.
-      quitting(state) ? Effect.timeoutOrElse({ duration: settings.goodbyeMillis, orElse: () => Effect.succeed([gone]) }) : identity
+      quitting(state)
+        ? Effect.timeoutOrElse({ duration: settings.goodbyeMillis, orElse: () => Effect.succeed([gone]) })
+        : identity
     )
     for (const message of messages) yield* message === gone ? apply({ _tag: "LinkLost" }) : handle(message)
     channel.resume()
@@ -134,7 +136,9 @@ export const run = Effect.fnUntraced(function*(options: Options): Effect.fn.Retu
       if (!(yield* channel.send(Pipe.triggerPageFault(pages.takeTriggers(MAX_TRIGGER_PAGES))))) break
     }
     if (pages.endOfStream()) {
-      if (!pages.complete() && detail === "") detail = `the source ended the page stream with ${counters.missing()} pages missing`
+      if (!pages.complete() && detail === "") {
+        detail = `the source ended the page stream with ${counters.missing()} pages missing`
+      }
       yield* apply({ _tag: "Eos", complete: pages.complete() })
     }
     if (faultRequests && pages.faultedAll()) yield* apply({ _tag: "AllComplete" })

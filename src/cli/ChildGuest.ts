@@ -1,6 +1,7 @@
 /**
  * A guest's process that this one starts for itself: the same command line, run as a child with `--json`. Its events are
- * waited for by name; what it says on stderr becomes the failure when it ends unasked. It never outlives its scope.
+ * waited for by name; what it says on stderr becomes the failure when it ends unasked. It never outlives its scope, and
+ * by its leash not even a process of ours that is killed.
  */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -49,7 +50,9 @@ export const start = Effect.fnUntraced(function*(
 
   const child = yield* Effect.acquireRelease(
     Effect.sync(() =>
-      spawn(process.execPath, [...process.execArgv, entry, ...args, "--json"], { stdio: ["ignore", "pipe", "pipe"] })
+      spawn(process.execPath, [...process.execArgv, entry, ...args, "--leash", "--json"], {
+        stdio: ["pipe", "pipe", "pipe"]
+      })
     ),
     (child) =>
       Effect.sync(() => child.kill("SIGTERM")).pipe(

@@ -47,6 +47,9 @@ const STALL_MILLIS = 30_000
 /** So many queries the guest answers at the destination before anybody calls it moved. */
 const QUERIES_AFTER = 50
 
+/** How long a process whose connection broke may take to say why. */
+const LAST_WORDS = "2 seconds"
+
 const OBSERVE_INTERVAL = "200 millis"
 
 const directory = Effect.acquireRelease(
@@ -109,8 +112,13 @@ const plot = Effect.fnUntraced(
     const say = output.progress ?? (() => Effect.void)
     yield* say(`starting two processes with the ${options.guest} guest`)
     const { destination, source, uri } = yield* begin(options, yield* directory)
-    const watched = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-      Effect.raceAllFirst([effect, source.child.ended, destination.child.ended])
+    const ended = Effect.raceFirst(source.child.ended, destination.child.ended)
+    const watched = <A, R>(effect: Effect.Effect<A, Failure, R>) =>
+      Effect.raceFirst(effect, ended).pipe(
+        // Its connection breaks before a process has ended: what it ended with says more.
+        Effect.catchIf((failure) => failure.tag === "ControlLost", (failure) =>
+          Effect.timeoutOrElse(ended, { duration: LAST_WORDS, orElse: () => Effect.fail(failure) }))
+      )
 
     return yield* Effect.gen(function*() {
       yield* say("examining the guest at the source")

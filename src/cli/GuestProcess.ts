@@ -38,6 +38,11 @@ const lostPages = new Failure({
   code: 70
 })
 
+/** Ends the process as soon as whoever started it is gone: its end of the pipe at our stdin is closed then. */
+export const leash = (): void => {
+  process.stdin.resume().on("end", () => process.exit(70)).on("error", () => process.exit(70))
+}
+
 /** Takes the control socket's path, before anything costly is done. */
 export const claim = Effect.fnUntraced(
   function*(control: string | undefined): Effect.fn.Return<ControlServer.Listening | undefined, Failure, Scope.Scope> {

@@ -32,6 +32,9 @@ export const Json = GlobalFlag.Setting("json")({
   flag: toggle("json", "Machine-readable: one JSON object a line on stdout, everything else on stderr")
 })
 
+/** For a process that was started by another one for itself: it goes when that one goes, in whatever way. */
+export const leash = toggle("leash", "End when stdin ends").pipe(Flag.withHidden)
+
 export const control = Flag.String("control").pipe(
   Flag.withMetavar("PATH"),
   Flag.withDescription("Control socket of the guest's process")

@@ -60,7 +60,8 @@ export const receive = Command.make(
     control: Flag.optional(Parameters.control),
     memory: Parameters.memory,
     postcopyFlags: Parameters.postcopyFlags,
-    exitWhenComplete: Parameters.toggle("exit-when-complete", "Exit 0 when all of the guest's memory is here")
+    exitWhenComplete: Parameters.toggle("exit-when-complete", "Exit 0 when all of the guest's memory is here"),
+    leash: Parameters.leash
   },
   Effect.fnUntraced(function*(options) {
     const module = yield* Parameters.resolveGuest(options.guest)
@@ -70,6 +71,7 @@ export const receive = Command.make(
     )
     const output = yield* Output
     ExitGuard.install()
+    if (options.leash) GuestProcess.leash()
     const claimed = yield* GuestProcess.claim(Option.getOrUndefined(options.control))
     const incoming = yield* Migration.listen({
       guest: module,

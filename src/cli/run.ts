@@ -9,14 +9,20 @@ import * as Parameters from "./Parameters.ts"
 
 export const run = Command.make(
   "run",
-  { guest: Parameters.guest, control: Flag.optional(Parameters.control), memory: Parameters.memory },
-  Effect.fnUntraced(function*({ control, guest, memory }) {
+  {
+    guest: Parameters.guest,
+    control: Flag.optional(Parameters.control),
+    memory: Parameters.memory,
+    leash: Parameters.leash
+  },
+  Effect.fnUntraced(function*({ control, guest, leash, memory }) {
     const module = yield* Parameters.resolveGuest(guest)
     const [GuestProcess, Migration, ExitGuard] = yield* Effect.promise(() =>
       Promise.all([import("./GuestProcess.ts"), import("../Migration.ts"), import("../guests/ExitGuard.ts")])
     )
     const output = yield* Output
     ExitGuard.install()
+    if (leash) GuestProcess.leash()
     const path = Option.getOrUndefined(control)
     const claimed = yield* GuestProcess.claim(path)
     const handle = yield* Migration.run(module, { memoryMiB: Option.getOrUndefined(memory) }).pipe(

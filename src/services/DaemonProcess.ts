@@ -47,7 +47,9 @@ export interface DaemonProcessShape {
 }
 
 /** The daemon's entry, beside this file's parent: `.ts` unbuilt, `.js` built. */
-const entry = fileURLToPath(new URL(`../daemon${import.meta.url.slice(import.meta.url.lastIndexOf("."))}`, import.meta.url))
+const entry = fileURLToPath(
+  new URL(`../daemon${import.meta.url.slice(import.meta.url.lastIndexOf("."))}`, import.meta.url)
+)
 
 const native: DaemonProcessShape = {
   start: Effect.gen(function*() {
@@ -79,8 +81,11 @@ const native: DaemonProcessShape = {
       handoverThere.close()
     })))
     child.once("error", (error) => Deferred.doneUnsafe(gone, Effect.succeed(error.message)))
-    child.once("exit", (code, signal) =>
-      Deferred.doneUnsafe(gone, Effect.succeed(signal === null ? `exit status ${code}` : `signal ${signal}`)))
+    child.once(
+      "exit",
+      (code, signal) =>
+        Deferred.doneUnsafe(gone, Effect.succeed(signal === null ? `exit status ${code}` : `signal ${signal}`))
+    )
     const started = yield* Handover.awaitReady(addon, handoverHere).pipe(
       Effect.raceFirst(Effect.flatMap(
         Deferred.await(gone),
@@ -88,7 +93,8 @@ const native: DaemonProcessShape = {
       )),
       Effect.timeoutOrElse({
         duration: handshakeMillis,
-        orElse: () => Effect.fail(new DaemonFailed({ detail: `the umem daemon did not start within ${handshakeMillis} ms` }))
+        orElse: () =>
+          Effect.fail(new DaemonFailed({ detail: `the umem daemon did not start within ${handshakeMillis} ms` }))
       }),
       Effect.onError(() => Effect.sync(() => child.kill("SIGKILL")))
     )
@@ -115,7 +121,9 @@ const native: DaemonProcessShape = {
           )
           memfd.close()
           return sent < 0
-            ? Effect.fail(new DaemonFailed({ detail: `cannot hand over to the umem daemon: ${addon.errnoName(-sent)}` }))
+            ? Effect.fail(
+              new DaemonFailed({ detail: `cannot hand over to the umem daemon: ${addon.errnoName(-sent)}` })
+            )
             : Effect.void
         })
     }

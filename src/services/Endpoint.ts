@@ -30,7 +30,9 @@ export const parse = (uri: string): Result.Result<Endpoint, InvalidArgument | Un
     case "unix": {
       if (rest === "" || rest.includes("\0")) return invalid(`invalid URI "${uri}": expected unix:PATH`)
       if (Buffer.byteLength(rest) > MAX_UNIX_PATH) {
-        return invalid(`invalid URI "${uri}": a unix socket's path has at most ${MAX_UNIX_PATH} bytes; use a shorter one`)
+        return invalid(
+          `invalid URI "${uri}": a unix socket's path has at most ${MAX_UNIX_PATH} bytes; use a shorter one`
+        )
       }
       return Result.succeed({ _tag: "Unix", path: rest })
     }
@@ -39,7 +41,9 @@ export const parse = (uri: string): Result.Result<Endpoint, InvalidArgument | Un
       return Result.succeed({ _tag: "Fd", fd: Number(rest) })
     case "exec":
       return Result.fail(
-        new Unsupported({ detail: `exec: cannot carry a post-copy migration (ENOSYS): a pipe goes one way only; use fd:N with a socket` })
+        new Unsupported({
+          detail: `exec: cannot carry a post-copy migration (ENOSYS): a pipe goes one way only; use fd:N with a socket`
+        })
       )
     default:
       return invalid(`unknown URI "${uri}": expected tcp:HOST:PORT, unix:PATH or fd:N`)

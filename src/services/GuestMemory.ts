@@ -49,7 +49,8 @@ const native: GuestMemoryShape = {
       return Effect.acquireRelease(
         Effect.try({
           try: () => Binding.require().Region.adopt(memory.token),
-          catch: (cause) => new GuestFailed({ phase: "memory", detail: `block ${idstr} is gone: ${(cause as Error).message}` })
+          catch: (cause) =>
+            new GuestFailed({ phase: "memory", detail: `block ${idstr} is gone: ${(cause as Error).message}` })
         }),
         (region) => Effect.sync(() => region.close())
       ).pipe(Effect.map((region): SourceBlock => ({

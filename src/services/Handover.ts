@@ -67,7 +67,8 @@ const packet = <A>(
 export const awaitReady = (addon: Addon, socket: Descriptor): Effect.Effect<void, DaemonFailed> =>
   Effect.flatMap(
     packet(addon, socket, () => true),
-    (ready) => ready === true ? Effect.void : Effect.fail(new DaemonFailed({ detail: "the umem daemon ended while starting" }))
+    (ready) =>
+      ready === true ? Effect.void : Effect.fail(new DaemonFailed({ detail: "the umem daemon ended while starting" }))
   )
 
 /** `undefined` when the guest's process ended before it handed anything over. */

@@ -31,7 +31,7 @@ export const writeAll = (link: Link, bytes: Uint8Array): Effect.Effect<void, Lin
       const n = link.write(bytes, at, bytes.length - at)
       if (n > 0) at += n
       else if (n === AGAIN) yield* ready(link, false, true)
-      else return yield* Effect.fail(broken(link, n === 0 ? -5 : n))
+      else return yield* broken(link, n === 0 ? -5 : n)
     }
   })
 
@@ -41,7 +41,7 @@ export const readSome = (link: Link, into: Uint8Array): Effect.Effect<number, Li
     while (true) {
       const n = link.read(into, 0, into.length)
       if (n >= 0) return n
-      if (n !== AGAIN) return yield* Effect.fail(broken(link, n))
+      if (n !== AGAIN) return yield* broken(link, n)
       yield* ready(link, true, false)
     }
   })
@@ -58,7 +58,7 @@ export const drained = (link: Link, millis: number): Effect.Effect<void, LinkFai
     while (true) {
       const n = link.unsent()
       if (n === 0) return
-      if (n < 0) return yield* Effect.fail(broken(link, n))
+      if (n < 0) return yield* broken(link, n)
       if (waited >= millis) {
         return yield* new LinkFailed({
           code: "TIMEOUT",

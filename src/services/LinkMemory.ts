@@ -57,7 +57,9 @@ export const pair = (options: Options = {}): Effect.Effect<readonly [MemoryLink,
       let wantsWrite = false
       let scheduled = false
       let closed = false
-      const readable = () => incoming.broken || incoming.ended && incoming.chunks.length === 0 || (incoming.chunks[0]?.due ?? Infinity) <= now()
+      const readable = () =>
+        incoming.broken || incoming.ended && incoming.chunks.length === 0 ||
+        (incoming.chunks[0]?.due ?? Infinity) <= now()
       const writable = () => outgoing.broken || outgoing.held < capacity
       const tell = () => {
         if (closed || scheduled || !((wantsRead && readable()) || (wantsWrite && writable()))) return
@@ -130,7 +132,9 @@ export const pair = (options: Options = {}): Effect.Effect<readonly [MemoryLink,
   })
 
 /** Endpoints by URI: a listener gets the other end of whoever connects to the same text. */
-class Endpoints extends Context.Service<Endpoints, Map<string, Deferred.Deferred<Link>>>()("postcopy/services/LinkMemory/Endpoints") {}
+class Endpoints
+  extends Context.Service<Endpoints, Map<string, Deferred.Deferred<Link>>>()("postcopy/services/LinkMemory/Endpoints")
+{}
 
 /** `Links` without a kernel. Each `listen` takes one connection. */
 export const layer = (options: Options = {}): Layer.Layer<never> =>

@@ -83,10 +83,14 @@ export const adopt = (
   Effect.suspend(() => {
     const { access, kind, listening, socketType } = addon.describe(descriptor)
     if (kind !== "socket" || socketType !== addon.constants.SOCK_STREAM || access !== "rw" || listening) {
-      const is = kind === "socket" ? (listening ? "a listening socket" : `a socket of type ${socketType}`) : `a ${kind} (${access})`
+      const is = kind === "socket"
+        ? (listening ? "a listening socket" : `a socket of type ${socketType}`)
+        : `a ${kind} (${access})`
       descriptor.close()
       return Effect.fail(
-        new InvalidArgument({ detail: `${name} is ${is} (EINVAL): a connected stream socket open for reading and writing is needed` })
+        new InvalidArgument({
+          detail: `${name} is ${is} (EINVAL): a connected stream socket open for reading and writing is needed`
+        })
       )
     }
     return Effect.succeed(fromDescriptor(addon, descriptor, name))
@@ -104,7 +108,8 @@ export const adoptNumber = (addon: Addon, fd: number): Effect.Effect<Link, Inval
 const resolve = (host: string): Effect.Effect<string, LinkFailed> =>
   Effect.tryPromise({
     try: () => dns.lookup(host).then(({ address }) => address),
-    catch: (e) => new LinkFailed({ detail: `cannot resolve host "${host}"`, code: (e as SystemError).code ?? "ENOTFOUND" })
+    catch: (e) =>
+      new LinkFailed({ detail: `cannot resolve host "${host}"`, code: (e as SystemError).code ?? "ENOTFOUND" })
   })
 
 /** Waits until a descriptor is ready for `events`. The poller is closed in every case. */
@@ -160,7 +165,9 @@ const bindUnix = (addon: Addon, path: string): Effect.Effect<Descriptor, Refused
     }
     const state = addon.probeUnix(path)
     if (state === "live") {
-      return yield* new Refused({ detail: `another process listens at ${path} (EADDRINUSE): end it or choose another path` })
+      return yield* new Refused({
+        detail: `another process listens at ${path} (EADDRINUSE): end it or choose another path`
+      })
     }
     return yield* Effect.try({
       try: () => {
@@ -217,8 +224,14 @@ export const listen = (
           catch: (cause) => {
             const { code, message } = cause as SystemError
             return code === "EADDRINUSE"
-              ? new Refused({ detail: `another process listens at tcp:${endpoint.host}:${endpoint.port} (EADDRINUSE): choose another port` })
-              : new LinkFailed({ detail: `cannot listen at tcp:${endpoint.host}:${endpoint.port}: ${message}`, code: code ?? "EIO" })
+              ? new Refused({
+                detail:
+                  `another process listens at tcp:${endpoint.host}:${endpoint.port} (EADDRINUSE): choose another port`
+              })
+              : new LinkFailed({
+                detail: `cannot listen at tcp:${endpoint.host}:${endpoint.port}: ${message}`,
+                code: code ?? "EIO"
+              })
           }
         })
         yield* Effect.addFinalizer(() => closing(descriptor))

@@ -9,6 +9,8 @@ const regions = (workerData as ReadonlyArray<bigint | undefined>).map((token) =>
 )
 
 parentPort!.on("message", (ranges: Ranges) => {
-  for (const [block, offset, length] of ranges) regions[block]?.madvise(offset, length, addon.constants.MADV_POPULATE_READ)
+  for (const [block, offset, length] of ranges) {
+    regions[block]?.madvise(offset, length, addon.constants.MADV_POPULATE_READ)
+  }
   parentPort!.postMessage(ranges.length)
 })

@@ -73,12 +73,16 @@ const remedy = "run as root, or allow it: chmod a+rw /dev/userfaultfd, or sysctl
 const native: UserfaultfdShape = {
   available: Effect.gen(function*() {
     const addon = Binding.load()
-    if (addon === undefined) return yield* new Unsupported({ detail: `receiving needs the addon: ${Binding.failure()}` })
+    if (addon === undefined) {
+      return yield* new Unsupported({ detail: `receiving needs the addon: ${Binding.failure()}` })
+    }
     const { device, syscall, userModeOnly } = addon.probe()
     if (!device.available && !syscall.available && !userModeOnly.available) {
       const why = addon.errnoName(syscall.errno)
       return yield* new Unsupported({
-        detail: `this host has no userfaultfd for this user (${why}): ${why === "ENOSYS" ? "a kernel with CONFIG_USERFAULTFD is needed" : remedy}`
+        detail: `this host has no userfaultfd for this user (${why}): ${
+          why === "ENOSYS" ? "a kernel with CONFIG_USERFAULTFD is needed" : remedy
+        }`
       })
     }
   }),
@@ -96,7 +100,10 @@ const native: UserfaultfdShape = {
       // Faults of system calls on guest memory need a privilege; those of the guest's own code do not.
       Effect.catch((first) =>
         Effect.mapError(
-          Effect.try({ try: () => addon.open({ ...options, userModeOnly: true }), catch: failed("cannot open a userfaultfd") }),
+          Effect.try({
+            try: () => addon.open({ ...options, userModeOnly: true }),
+            catch: failed("cannot open a userfaultfd")
+          }),
           () => first
         )
       )

@@ -97,9 +97,12 @@ export const make = (options: Options): Effect.Effect<ModelMemory> =>
       }
       return n
     }
-    const addressOf = (idstr: string, page: number) => blocks.find((block) => block.idstr === idstr)!.address + page * hostPageSize
+    const addressOf = (idstr: string, page: number) =>
+      blocks.find((block) => block.idstr === idstr)!.address + page * hostPageSize
     const registered = (address: number) =>
-      blocks.some((block) => address >= block.address && address < block.address + Math.ceil(block.length / hostPageSize) * hostPageSize)
+      blocks.some((block) =>
+        address >= block.address && address < block.address + Math.ceil(block.length / hostPageSize) * hostPageSize
+      )
     const release = (address: number) => {
       for (const waiter of waiters.get(address) ?? []) Deferred.doneUnsafe(waiter, Effect.void)
       waiters.delete(address)
@@ -156,7 +159,7 @@ export const make = (options: Options): Effect.Effect<ModelMemory> =>
         close: () => {
           open = false
           onBurst = undefined
-          for (const address of [...waiters.keys()]) release(address)
+          for (const address of waiters.keys()) release(address)
         }
       },
       read: (idstr, page) => Effect.map(touch(addressOf(idstr, page)), (bytes) => bytes.slice()),

@@ -18,7 +18,9 @@ const inspect = (channel: Inspect.Channel, pieces: ReadonlyArray<Uint8Array>, de
 
 describe("inspect", () => {
   it("shows every request, with a name where the message has one", () => {
-    const bytes = join(...[1, 3, 5, 7, 9, 2].map((number) => Vectors.requests.find((vector) => vector.number === number)!.bytes))
+    const bytes = join(
+      ...[1, 3, 5, 7, 9, 2].map((number) => Vectors.requests.find((vector) => vector.number === number)!.bytes)
+    )
     const removal = Request.encode({ cmd: 5, idstr: "vga.vram", pages: [1] })
     const background = Request.encode({ cmd: 3, idstr: "vga.vram", pages: [2] })
     const { error, objects } = inspect("request", [join(removal, background, bytes)])
@@ -55,7 +57,14 @@ describe("inspect", () => {
       { offset: 23, type: "eos" },
       { offset: 31, type: "page", idstr: "pc.ram", address: 0x5000, sha256: sha256(Vectors.countingPage) },
       { offset: 4142, type: "fill", idstr: "pc.ram", address: 0x1000, byte: 7, continue: true },
-      { offset: 4151, type: "page", idstr: "pc.ram", address: 0x2000, sha256: sha256(new Uint8Array(4096)), continue: true },
+      {
+        offset: 4151,
+        type: "page",
+        idstr: "pc.ram",
+        address: 0x2000,
+        sha256: sha256(new Uint8Array(4096)),
+        continue: true
+      },
       { offset: 8255, type: "fill", idstr: "pc.ram", address: 0x3000, byte: 0xff },
       { offset: 8271, type: "eos" }
     ])
@@ -100,7 +109,12 @@ describe("inspect", () => {
       { offset: 4278, type: "eos" }
     ]
     const next = random(8)
-    for (const pieces of [[bytes], cut(bytes, next, 1), cut(bytes, next, 200), [bytes.subarray(0, 158), bytes.subarray(158)]]) {
+    for (
+      const pieces of [[bytes], cut(bytes, next, 1), cut(bytes, next, 200), [
+        bytes.subarray(0, 158),
+        bytes.subarray(158)
+      ]]
+    ) {
       const { error, objects } = inspect("savevm", pieces, { dev0: 4 })
       assert.isUndefined(error)
       assert.deepStrictEqual(objects, expected)
@@ -131,7 +145,11 @@ describe("inspect", () => {
     const first = Vectors.requests[2]!.bytes
     const { error, objects } = inspect("request", [first, first.subarray(0, 13)])
     assert.strictEqual(objects.length, 1)
-    assert.deepStrictEqual(error, { tag: "Truncated", offset: 20, message: "the input ends inside a request, 13 bytes into it" })
+    assert.deepStrictEqual(error, {
+      tag: "Truncated",
+      offset: 20,
+      message: "the input ends inside a request, 13 bytes into it"
+    })
     assert.strictEqual(inspect("ram", [Vectors.ram[0]!.bytes.subarray(0, 4110)]).error?.offset, 0)
     assert.strictEqual(inspect("savevm", [Vectors.savevm, be64(8)], { dev0: 4 }).error?.offset, 158)
   })
@@ -140,7 +158,10 @@ describe("inspect", () => {
     assert.strictEqual(inspector.push(hex("00 00 07 00")).length, 2)
     assert.strictEqual(inspector.error()?.offset, 2)
     assert.strictEqual(inspector.push(hex("00")).length, 0)
-    assert.deepStrictEqual(inspector.finish(), { objects: [], error: { tag: "Malformed", offset: 2, message: "unknown request 7" } })
+    assert.deepStrictEqual(inspector.finish(), {
+      objects: [],
+      error: { tag: "Malformed", offset: 2, message: "unknown request 7" }
+    })
   })
   it("the negative vectors are malformed", () => {
     const page = Request.encode({ cmd: 1, idstr: "pc.ram", pages: [0] })
@@ -170,15 +191,18 @@ describe("inspect", () => {
       { offset: 0, cmd: "ON_DEMAND", idstr: "x", pages: [2 ** 53, "9007199254740993", "18446744073709551615"] }
     ])
     const big = 2n ** 63n
-    assert.deepStrictEqual(inspect("ram", [be64(big + 2n), pcRam, hex("01"), be64(big + 4n), pcRam, be64(big)]).objects, [
-      { offset: 0, type: "fill", idstr: "pc.ram", address: "9223372036854775808", byte: 1 },
-      {
-        offset: 16,
-        type: "memSize",
-        total: "9223372036854775808",
-        blocks: [{ idstr: "pc.ram", length: "9223372036854775808" }]
-      }
-    ])
+    assert.deepStrictEqual(
+      inspect("ram", [be64(big + 2n), pcRam, hex("01"), be64(big + 4n), pcRam, be64(big)]).objects,
+      [
+        { offset: 0, type: "fill", idstr: "pc.ram", address: "9223372036854775808", byte: 1 },
+        {
+          offset: 16,
+          type: "memSize",
+          total: "9223372036854775808",
+          blocks: [{ idstr: "pc.ram", length: "9223372036854775808" }]
+        }
+      ]
+    )
     assert.deepStrictEqual(inspect("pipe", [hex("75"), le64(1), le64(big)]).objects, [
       { offset: 0, type: "PAGE_UNMAPPED", from: "guest", pages: ["9223372036854775808"] }
     ])

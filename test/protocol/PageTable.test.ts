@@ -210,7 +210,7 @@ for (const [target, host] of sizes) {
         }
         for (const target of shuffled(pages.targetPages, next)) {
           const hosts = arrive(pages, target)
-          if (typeof hosts !== "string") for (const host of hosts) waiting.delete(host)
+          if (typeof hosts !== "string") { for (const host of hosts) waiting.delete(host) }
         }
         assert.isTrue(pages.complete)
         assert.strictEqual(waiting.size, 0)

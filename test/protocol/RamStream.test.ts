@@ -9,9 +9,11 @@ import * as Vectors from "./Vectors.ts"
 
 const blocks = [{ idstr: "pc.ram", length: 0x4000 }, { idstr: "vga.vram", length: 0x2000 }]
 const page = Vectors.countingPage
-const postcopy = (more: Partial<RamStream.DecoderOptions> = {}) => RamStream.decoder({ blocks, phase: "postcopy", ...more })
+const postcopy = (more: Partial<RamStream.DecoderOptions> = {}) =>
+  RamStream.decoder({ blocks, phase: "postcopy", ...more })
 const any = () => RamStream.decoder({ phase: "any" })
-const section = (more: Partial<RamStream.DecoderOptions> = {}) => RamStream.decoder({ blocks, phase: "section", ...more })
+const section = (more: Partial<RamStream.DecoderOptions> = {}) =>
+  RamStream.decoder({ blocks, phase: "section", ...more })
 const pcRam = hex("06", "pc.ram")
 
 /** The bytes of a record as an encoder gives them. */
@@ -101,7 +103,12 @@ describe("RAM stream encoder", () => {
 })
 
 describe("RAM stream decoder", () => {
-  const refused = (title: string, offset: number, decoder: () => ReturnType<typeof any>, ...parts: ReadonlyArray<Uint8Array>) =>
+  const refused = (
+    title: string,
+    offset: number,
+    decoder: () => ReturnType<typeof any>,
+    ...parts: ReadonlyArray<Uint8Array>
+  ) =>
     it(title, () => {
       const found = complaint(decoder(), join(...parts))
       assert.isDefined(found, "the last byte given is wrong, so it must be refused without waiting for more")
@@ -125,7 +132,15 @@ describe("RAM stream decoder", () => {
   refused("B28: an empty name is refused by its length byte", 8, postcopy, be64(0x08), hex("00"))
   refused("an unknown block is refused as soon as its name is there", 9, postcopy, be64(0x08), hex("03", "vga"))
   refused("B28: an offset beyond its block is refused", 0, postcopy, be64(0x4008), pcRam)
-  refused("an offset beyond the context's block is refused by its word", 4111, postcopy, be64(0x08), pcRam, page, be64(0x4028))
+  refused(
+    "an offset beyond the context's block is refused by its word",
+    4111,
+    postcopy,
+    be64(0x08),
+    pcRam,
+    page,
+    be64(0x4028)
+  )
   refused("an offset above 2^63 is refused", 0, postcopy, be64(2n ** 64n - 4096n + 8n), pcRam)
   refused("a second EOS is refused", 8, postcopy, be64(0x10), be64(0x10))
   refused("any byte after EOS is refused", 8, postcopy, be64(0x10), hex("00"))
@@ -179,11 +194,22 @@ describe("RAM stream decoder", () => {
         return length > 0x3000 ? `${idstr} is too large` : undefined
       }
     })
-    assert.strictEqual(complaint(decoder, be64(0x6004), hex("08", "vga.vram"), be64(0x2000), pcRam, be64(0x4000))?.message, "pc.ram is too large")
+    assert.strictEqual(
+      complaint(decoder, be64(0x6004), hex("08", "vga.vram"), be64(0x2000), pcRam, be64(0x4000))?.message,
+      "pc.ram is too large"
+    )
     assert.deepStrictEqual(seen, ["vga.vram", "pc.ram"])
   })
   it("EOS ends a section but not the stream of a capture", () => {
-    const { last, messages } = decodeAll(any(), RamStream.memSize(blocks), RamStream.eos(), RamStream.eos(), be64(0x02), pcRam, hex("07"))
+    const { last, messages } = decodeAll(
+      any(),
+      RamStream.memSize(blocks),
+      RamStream.eos(),
+      RamStream.eos(),
+      be64(0x02),
+      pcRam,
+      hex("07")
+    )
     assert.strictEqual(last._tag, "End")
     assert.deepStrictEqual(messages.map(({ _tag }) => _tag), ["MemSize", "Eos", "Eos", "Fill"])
   })
@@ -264,8 +290,14 @@ describe("RAM stream round trip", () => {
   it("random words never throw, and end in a record, an error or the end", () => {
     const next = random(9)
     for (let i = 0; i < 400; i++) {
-      const bytes = Uint8Array.from({ length: Math.floor(next() * 80) }, () => next() < 0.7 ? Math.floor(next() * 4) * 8 : Math.floor(next() * 256))
-      const decoder = RamStream.decoder({ phase: (["any", "section", "postcopy"] as const)[i % 3]!, ...(i % 2 === 0 && { blocks }) })
+      const bytes = Uint8Array.from(
+        { length: Math.floor(next() * 80) },
+        () => next() < 0.7 ? Math.floor(next() * 4) * 8 : Math.floor(next() * 256)
+      )
+      const decoder = RamStream.decoder({
+        phase: (["any", "section", "postcopy"] as const)[i % 3]!,
+        ...(i % 2 === 0 && { blocks })
+      })
       assert.include(["End", "Malformed"], decodeAll(decoder, ...cut(bytes, next, 9)).last._tag)
     }
   })

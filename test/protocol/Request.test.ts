@@ -5,7 +5,10 @@ import * as Request from "../../src/protocol/umem/Request.ts"
 import { be32, be64, complaint, cut, decodeAll, hex, join, random, take } from "./Streams.ts"
 import * as Vectors from "./Vectors.ts"
 
-const blocks = [{ idstr: "pc.ram", length: 0x4000 }, { idstr: "vga.vram", length: 0x2000 }, { idstr: "pc.ram2", length: 0x8000 }]
+const blocks = [{ idstr: "pc.ram", length: 0x4000 }, { idstr: "vga.vram", length: 0x2000 }, {
+  idstr: "pc.ram2",
+  length: 0x8000
+}]
 const decoder = () => Request.decoder({ blocks })
 const lenient = () => Request.decoder()
 const named = Request.encode({ cmd: 1, idstr: "pc.ram", pages: [0] })
@@ -72,7 +75,9 @@ describe("request encoder", () => {
   })
   it("B35: a request for no pages is not sent and changes no context", () => {
     const encoder = Request.encoder()
-    for (const kind of ["onDemand", "background", "remove"] as const) assert.strictEqual(encoder[kind]("pc.ram", []).length, 0)
+    for (const kind of ["onDemand", "background", "remove"] as const) {
+      assert.strictEqual(encoder[kind]("pc.ram", []).length, 0)
+    }
     assert.strictEqual(encoder.size("onDemand", "pc.ram", 0), 0)
     assert.strictEqual(encoder.onDemand("pc.ram", [1])[0], 1)
   })
@@ -145,12 +150,28 @@ describe("request decoder", () => {
   refused("B10: ON_DEMAND_CONT before any block is refused by its command", 0, hex("02"))
   refused("B10: BACKGROUND_CONT before any block is refused by its command", 0, hex("04"))
   refused("B11: the page at the end of a block is refused", 12, hex("01 06", "pc.ram", "00 00 00 01"), be64(4))
-  refused("B11: a page index whose byte offset would wrap is refused", 12, hex("01 06", "pc.ram", "00 00 00 01"), be64(2n ** 52n))
+  refused(
+    "B11: a page index whose byte offset would wrap is refused",
+    12,
+    hex("01 06", "pc.ram", "00 00 00 01"),
+    be64(2n ** 52n)
+  )
   refused("B12: a page index above 2^63 is refused", 12, hex("01 06", "pc.ram", "00 00 00 01"), be64(2n ** 64n - 1n))
   refused("a removal beyond its block is refused", 12, hex("05 06", "pc.ram", "00 00 00 01"), be64(4))
-  refused("a bad page is refused although more pages are announced", 20, hex("01 06", "pc.ram", "00 00 00 63"), be64(0), be64(4))
+  refused(
+    "a bad page is refused although more pages are announced",
+    20,
+    hex("01 06", "pc.ram", "00 00 00 63"),
+    be64(0),
+    be64(4)
+  )
   refused("what follows an end of connection is refused", 1, hex("06 00"))
-  refused("a removal gives no context to continue", 20, Request.encode({ cmd: 5, idstr: "pc.ram", pages: [0] }), hex("02"))
+  refused(
+    "a removal gives no context to continue",
+    20,
+    Request.encode({ cmd: 5, idstr: "pc.ram", pages: [0] }),
+    hex("02")
+  )
 
   it("B09: a name that is the beginning of another is a block of its own", () => {
     const { messages } = decodeAll(decoder(), Request.encode({ cmd: 1, idstr: "pc.ram2", pages: [5] }))
@@ -158,7 +179,11 @@ describe("request decoder", () => {
     assert.isDefined(complaint(decoder(), hex("01 03", "pc.")))
   })
   it("an empty ON_DEMAND still sets the context", () => {
-    const { messages } = decodeAll(decoder(), Request.encode({ cmd: 1, idstr: "vga.vram", pages: [] }), Request.encode({ cmd: 2, pages: [1] }))
+    const { messages } = decodeAll(
+      decoder(),
+      Request.encode({ cmd: 1, idstr: "vga.vram", pages: [] }),
+      Request.encode({ cmd: 2, pages: [1] })
+    )
     assert.deepStrictEqual(messages[1], { _tag: "OnDemandCont", cmd: 2, idstr: "vga.vram", pages: Float64Array.of(1) })
   })
   it("a removal leaves the context as it was", () => {
@@ -178,7 +203,10 @@ describe("request decoder", () => {
   it("the last page of a block is accepted, also with larger target pages", () => {
     assert.strictEqual(decodeAll(decoder(), Request.encode({ cmd: 1, idstr: "pc.ram", pages: [3] })).last._tag, "End")
     const large = { blocks, targetPageSize: 8192 }
-    assert.strictEqual(decodeAll(Request.decoder(large), Request.encode({ cmd: 1, idstr: "pc.ram", pages: [1] })).last._tag, "End")
+    assert.strictEqual(
+      decodeAll(Request.decoder(large), Request.encode({ cmd: 1, idstr: "pc.ram", pages: [1] })).last._tag,
+      "End"
+    )
     assert.isDefined(complaint(Request.decoder(large), Request.encode({ cmd: 1, idstr: "pc.ram", pages: [2] })))
   })
   it("without blocks page indexes above 2^53 are kept exactly", () => {
@@ -245,7 +273,10 @@ describe("request decoder", () => {
   it("random bytes never throw, and end in a message, an error or the end", () => {
     const next = random(3)
     for (let i = 0; i < 300; i++) {
-      const bytes = Uint8Array.from({ length: Math.floor(next() * 64) }, () => Math.floor(next() * (i % 2 === 0 ? 256 : 8)))
+      const bytes = Uint8Array.from(
+        { length: Math.floor(next() * 64) },
+        () => Math.floor(next() * (i % 2 === 0 ? 256 : 8))
+      )
       const { last } = decodeAll(i % 3 === 0 ? lenient() : decoder(), ...cut(bytes, next, 5))
       assert.include(["End", "Malformed"], last._tag)
     }

@@ -134,13 +134,47 @@ describe("savevm decoder", () => {
   refused("version 4 is refused", 4, hex("51 45 56 4d 00 00 00 04"))
   refused("an unknown section type is refused by its byte", 8, header, hex("05"))
   refused("the marker of later dialects is refused", 8, header, hex("10"))
-  refused("an unknown section is refused as soon as its name is there", 14, header, hex("04"), be32(9), hex("05", "timer"))
+  refused(
+    "an unknown section is refused as soon as its name is there",
+    14,
+    header,
+    hex("04"),
+    be32(9),
+    hex("05", "timer")
+  )
   refused("a section without a name is refused", 13, header, hex("04"), be32(9), hex("00"))
   refused("another instance of ram is refused", 17, header, hex("01"), be32(2), hex("03", "ram"), be32(1))
   refused("ram of version 3 is refused", 21, header, hex("01"), be32(2), hex("03", "ram"), be32(0), be32(3))
-  refused("ram of version 5, newer than ours, is refused", 21, header, hex("01"), be32(2), hex("03", "ram"), be32(0), be32(5))
-  refused("block of version 2, newer than ours, is refused", 23, header, hex("01"), be32(1), hex("05", "block"), be32(0), be32(2))
-  refused("guest of version 2, newer than ours, is refused", 23, header, hex("04"), be32(1), hex("05", "guest"), be32(0), be32(2))
+  refused(
+    "ram of version 5, newer than ours, is refused",
+    21,
+    header,
+    hex("01"),
+    be32(2),
+    hex("03", "ram"),
+    be32(0),
+    be32(5)
+  )
+  refused(
+    "block of version 2, newer than ours, is refused",
+    23,
+    header,
+    hex("01"),
+    be32(1),
+    hex("05", "block"),
+    be32(0),
+    be32(2)
+  )
+  refused(
+    "guest of version 2, newer than ours, is refused",
+    23,
+    header,
+    hex("04"),
+    be32(1),
+    hex("05", "guest"),
+    be32(0),
+    be32(2)
+  )
   refused("a live section that comes as FULL is refused", 14, header, hex("04"), be32(2), hex("03", "ram"))
   refused("a device that comes as START is refused", 14, header, hex("01"), be32(3), hex("04", "dev0"))
   refused("PART of an unknown section is refused by its id", 9, header, hex("02"), be32(2))
@@ -148,9 +182,29 @@ describe("savevm decoder", () => {
   refused("PART of a section that has ended is refused", begun.length + 14, begun, Vectors.endRam, hex("02"), be32(2))
   refused("PART of a device is refused", 31, header, Savevm.full(device), dev0, hex("02"), be32(3))
   refused("a section id that is used twice is refused", begun.length + 1, begun, hex("04"), be32(2))
-  refused("a section that comes twice is refused", begun.length + 9, begun, hex("01"), be32(7), hex("03", "ram"), be32(0))
-  refused("a page in a RAM section is refused by its word", 25, header, Savevm.start(ram), hex("00 00 00 00 00 00 00 08"))
-  refused("disk contents in a block section are refused", 27, header, Savevm.start(block), hex("00 00 00 00 00 00 00 01"))
+  refused(
+    "a section that comes twice is refused",
+    begun.length + 9,
+    begun,
+    hex("01"),
+    be32(7),
+    hex("03", "ram"),
+    be32(0)
+  )
+  refused(
+    "a page in a RAM section is refused by its word",
+    25,
+    header,
+    Savevm.start(ram),
+    hex("00 00 00 00 00 00 00 08")
+  )
+  refused(
+    "disk contents in a block section are refused",
+    27,
+    header,
+    Savevm.start(block),
+    hex("00 00 00 00 00 00 00 01")
+  )
   refused("device state above its bound is refused by its length", 27, header, Savevm.full(guest), be32(1001))
   refused("device state of 4 GiB is refused by its length", 27, header, Savevm.full(guest), be32(0xffffffff))
   refused(
@@ -164,7 +218,12 @@ describe("savevm decoder", () => {
   it("the state of a guest comes back whole, and may be empty", () => {
     for (const length of [0, 1, 1000]) {
       const state = Uint8Array.from({ length }, (_, i) => i)
-      const { last, messages } = decodeAll(decoder({ maxGuestState: 1000 }), Savevm.header(), Savevm.full(guest), Savevm.guestState(state))
+      const { last, messages } = decodeAll(
+        decoder({ maxGuestState: 1000 }),
+        Savevm.header(),
+        Savevm.full(guest),
+        Savevm.guestState(state)
+      )
       assert.strictEqual(last._tag, "End")
       assert.deepStrictEqual(messages.at(-1), { _tag: "Device", name: "guest", instance: 0, version: 1, data: state })
     }
@@ -194,7 +253,14 @@ describe("savevm decoder", () => {
   })
   it("several instances of a device are devices of their own", () => {
     const second = { ...device, sectionId: 4, instance: 1, version: 7 }
-    const { last, messages } = decodeAll(decoder(), Savevm.header(), Savevm.full(device), dev0, Savevm.full(second), dev0)
+    const { last, messages } = decodeAll(
+      decoder(),
+      Savevm.header(),
+      Savevm.full(device),
+      dev0,
+      Savevm.full(second),
+      dev0
+    )
     assert.strictEqual(last._tag, "End")
     assert.deepStrictEqual(messages.at(-1), { _tag: "Device", name: "dev0", instance: 1, version: 7, data: dev0 })
   })
@@ -208,7 +274,9 @@ describe("savevm decoder", () => {
     )
     const whole = decodeAll(decoder(), bytes)
     assert.strictEqual(whole.messages.at(-1)?._tag, "Eof")
-    for (const most of [1, 2, 5, 50, 900]) assert.deepStrictEqual(decodeAll(decoder(), ...cut(bytes, next, most)), whole)
+    for (const most of [1, 2, 5, 50, 900]) {
+      assert.deepStrictEqual(decodeAll(decoder(), ...cut(bytes, next, most)), whole)
+    }
   })
   it("the example cut at any byte and then ended never gives the switchover", () => {
     for (let length = 0; length < 158; length++) {

@@ -57,7 +57,10 @@ export interface Decoded<A> {
 const keep = <A>(message: A): A => structuredClone(message)
 
 /** Everything that comes out until the decoder wants more or has ended. */
-export const take = <A>(decoder: Decoder<A>, into: Decoded<A> = { messages: [], offsets: [], last: { _tag: "NeedMore" } }) => {
+export const take = <A>(
+  decoder: Decoder<A>,
+  into: Decoded<A> = { messages: [], offsets: [], last: { _tag: "NeedMore" } }
+) => {
   while (true) {
     const outcome = decoder.next()
     if (outcome._tag !== "Message") return { ...into, last: outcome }

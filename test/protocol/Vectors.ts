@@ -1,7 +1,7 @@
 /** The golden vectors of the wire formats, with the message each of them is. */
+import type { PipeMessage } from "../../src/protocol/umem/Pipe.ts"
 import type { RamRecord } from "../../src/protocol/umem/RamStream.ts"
 import type { Request } from "../../src/protocol/umem/Request.ts"
-import type { PipeMessage } from "../../src/protocol/umem/Pipe.ts"
 import { hex, join } from "./Streams.ts"
 
 const pages = (...numbers: ReadonlyArray<number>) => Float64Array.from(numbers)
@@ -87,7 +87,9 @@ export const savevm = join(
 )
 export const savevmSha256 = "13bb88fcc0fc5f020d2fa4580c9139daac5d0656b6851b2bbd6dbe3beadda005"
 
-export const pipe: ReadonlyArray<{ readonly number: number; readonly bytes: Uint8Array; readonly message: PipeMessage }> = [
+export const pipe: ReadonlyArray<
+  { readonly number: number; readonly bytes: Uint8Array; readonly message: PipeMessage }
+> = [
   { number: 21, bytes: hex("52"), message: { _tag: "Ready", from: "daemon" } },
   { number: 21, bytes: hex("72"), message: { _tag: "Ready", from: "guest" } },
   { number: 21, bytes: hex("51"), message: { _tag: "Quit", from: "daemon" } },
