@@ -141,7 +141,7 @@ export const run = Effect.fnUntraced(function*(options: Options): Effect.fn.Retu
       }
       yield* apply({ _tag: "Eos", complete: pages.complete() })
     }
-    if (faultRequests && pages.faultedAll()) yield* apply({ _tag: "AllComplete" })
+    if (faultRequests && pages.takenAll()) yield* apply({ _tag: "AllComplete" })
     if (pages.eocWritten()) yield* apply({ _tag: "LinkWritten" })
   }
   return UmemState.isFailed(state) ? { _tag: "Failed", detail } : { _tag: "Finished" }

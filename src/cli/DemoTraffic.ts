@@ -32,7 +32,7 @@ export const ask = ({ client }: Side, request: unknown) =>
 export const askOf = (side: Side) => (request: unknown) => Effect.mapError(ask(side, request), from)
 
 /** A query now and then, not as many as possible: the guest has work of its own. */
-const PAUSE = "2 millis"
+const PAUSE = "5 millis"
 
 export interface Traffic {
   readonly tally: Readonly<Tally>

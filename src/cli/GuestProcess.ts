@@ -3,9 +3,11 @@
  * signal, or loses the guest. It does not go while it owes pages to a destination, where the guest runs already: then it
  * waits until they were fetched, and only a second signal ends it, at the guest's cost.
  */
+import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
@@ -62,7 +64,14 @@ export const open = Effect.fnUntraced(function*(options: {
   const signals = yield* Signals.take
   const quit = yield* Deferred.make<End>()
   const onMigrated = (exit: Exit.Exit<Report, MigrationError>) =>
-    Exit.isSuccess(exit) ? output.note(Reporting.describe(exit.value)) : Effect.void
+    Exit.match(exit, {
+      onSuccess: (report) => output.note(Reporting.describe(report)),
+      // Whoever asked for it may be gone by now.
+      onFailure: (cause) => {
+        const error = Cause.findErrorOption(cause)
+        return Option.isSome(error) ? output.note(`the migration failed: ${error.value.message}`) : Effect.void
+      }
+    })
   if (control !== undefined) {
     const onQuit = Effect.asVoid(Deferred.succeed(quit, { _tag: "Quit" }))
     yield* control.serve({ guest, migrate, onMigrated, onQuit })

@@ -84,7 +84,7 @@ export const make = (json: boolean): OutputShape => {
     note: (text) => Effect.sync(() => toStderr(json ? JSON.stringify({ note: text }) : text)),
     progress: json || process.stderr.isTTY !== true ? undefined : (text) =>
       Effect.sync(() => {
-        process.stderr.write(`\r\x1b[K${text.slice(0, Math.max(20, (process.stderr.columns ?? 80) - 1))}`)
+        process.stderr.write(`\r\x1b[K${text.slice(0, Math.max(20, (process.stderr.columns || 80) - 1))}`)
         lineIsOpen = true
       }),
     fail: (failure) =>

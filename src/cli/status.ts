@@ -28,7 +28,10 @@ export const status = Command.make(
     const { ask } = yield* connect(control)
     let last = ""
     while (true) {
-      const current = yield* ask((guest) => guest.Status())
+      const current = yield* ask((guest) => guest.Status()).pipe(
+        Effect.catchIf((failure) => last !== "" && failure.tag === "ControlLost", () => Effect.undefined)
+      )
+      if (current === undefined) return yield* output.note("the process has ended")
       const line = describe(current)
       if (line !== last) yield* output.emit(current, line)
       last = line

@@ -10,7 +10,12 @@ const bytes = (hex: string): Uint8Array => Buffer.from(hex.replaceAll(/\s/g, "")
 const inspect = (channel: string, input: string | Uint8Array, ...args: ReadonlyArray<string>): Promise<Ended> =>
   start(["inspect", channel, "--json", ...args], { input: typeof input === "string" ? bytes(input) : input }).ended
 
-const shows = async (channel: string, input: string | Uint8Array, expected: ReadonlyArray<object>, ...args: ReadonlyArray<string>) => {
+const shows = async (
+  channel: string,
+  input: string | Uint8Array,
+  expected: ReadonlyArray<object>,
+  ...args: ReadonlyArray<string>
+) => {
   const { code, objects, stderr } = await inspect(channel, input, ...args)
   assert.deepStrictEqual(objects, expected)
   assert.deepStrictEqual([code, stderr], [0, ""])
@@ -64,22 +69,27 @@ describe("inspect request", () => {
     assert.strictEqual((await inspect("request", "01 00")).error.tag, "Malformed")
   })
 
-  it("that ends within a message is truncated", () => fails("request", `00 01 ${pcRam} 00 00`, "Truncated", 1, [{ offset: 0, cmd: "INIT" }]))
+  it("that ends within a message is truncated", () =>
+    fails("request", `00 01 ${pcRam} 00 00`, "Truncated", 1, [{ offset: 0, cmd: "INIT" }]))
 
   it("of nothing shows nothing", () => shows("request", "", []))
 })
 
 describe("inspect ram", () => {
   it("shows pages by their hash, fills by their byte, and the end", () =>
-    shows("ram", Buffer.concat([
-      bytes(`00 00 00 00 00 00 50 08 ${pcRam}`),
-      page,
-      bytes("00 00 00 00 00 00 30 22 ff 00 00 00 00 00 00 00 10")
-    ]), [
-      { offset: 0, type: "page", idstr: "pc.ram", address: 0x5000, sha256: sha256(page) },
-      { offset: 4111, type: "fill", idstr: "pc.ram", address: 0x3000, byte: 255, continue: true },
-      { offset: 4120, type: "eos" }
-    ]))
+    shows(
+      "ram",
+      Buffer.concat([
+        bytes(`00 00 00 00 00 00 50 08 ${pcRam}`),
+        page,
+        bytes("00 00 00 00 00 00 30 22 ff 00 00 00 00 00 00 00 10")
+      ]),
+      [
+        { offset: 0, type: "page", idstr: "pc.ram", address: 0x5000, sha256: sha256(page) },
+        { offset: 4111, type: "fill", idstr: "pc.ram", address: 0x3000, byte: 255, continue: true },
+        { offset: 4120, type: "eos" }
+      ]
+    ))
 
   it("with CONTINUE first is malformed", async () => {
     const { code, error } = await inspect("ram", "00 00 00 00 00 00 30 22 ff")

@@ -45,6 +45,8 @@ describe("bitmap", () => {
       assert.strictEqual(bitmap.nextClear(0), -1)
       assert.strictEqual(bitmap.nextSet(length), -1)
       assert.isFalse(bitmap.test(length))
+      const bits = [...bitmap.words].reduce((sum, word) => sum + word.toString(2).replaceAll("0", "").length, 0)
+      assert.strictEqual(bits, length)
       let walked = 0
       for (let page = bitmap.nextSet(0); page >= 0; page = bitmap.nextSet(page + 1)) walked++
       assert.strictEqual(walked, length)

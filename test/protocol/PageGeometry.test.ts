@@ -13,7 +13,7 @@ const range = ([first, count]: readonly [number, number]) => Array.from({ length
 
 describe("page geometry", () => {
   for (const [target, host] of [[4096, 4096], [8192, 4096], [4096, 16384], [4096, 65536], [16384, 4096]] as const) {
-    it(`a page of ${target} bytes overlaps pages of ${host} bytes as their bytes do, up to the end of the block`, () => {
+    it(`a page of ${target} bytes overlaps those of ${host} bytes as their bytes do, up to the block's end`, () => {
       for (let length = 0; length <= 40 * 4096; length += 4096) {
         if (length % target !== 0) continue
         const geometry = new PageGeometry(length, target, host)

@@ -116,9 +116,17 @@ for (const [target, host] of sizes) {
 
   describe(`page table, target pages of ${target} KiB and host pages of ${host} KiB`, () => {
     const everyHostOnce = (pages: PageTable, order: ReadonlyArray<number>) => {
+      const here = new Set<number>()
       const installed = order.flatMap((page) => {
+        here.add(page)
         const hosts = arrive(pages, page)
-        return typeof hosts === "string" ? [] : [...hosts]
+        if (typeof hosts === "string") return []
+        for (const host of hosts) {
+          for (let target = pages.firstTarget(host); target < pages.endTarget(host); target++) {
+            assert.isTrue(here.has(target))
+          }
+        }
+        return [...hosts]
       })
       assert.deepStrictEqual([...installed].sort((a, b) => a - b), Array.from({ length: pages.hostPages }, (_, i) => i))
       assert.isTrue(pages.complete)
@@ -169,7 +177,7 @@ for (const [target, host] of sizes) {
       assert.strictEqual(told.length, pages.removedTargets)
       for (const page of removed) assert.strictEqual(fault(pages, page), "removed")
     })
-    it("whatever happens in whatever order, every page is installed or removed once and every waiter is answered", () => {
+    it("whatever the order, every page is installed or removed once and every waiter is answered", () => {
       const next = random(target * 7 + host)
       for (let round = 0; round < 60; round++) {
         const pages = make(1 + Math.floor(next() * 40))

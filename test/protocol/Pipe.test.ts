@@ -50,6 +50,19 @@ describe("pipes, golden vectors", () => {
   })
 })
 
+describe("pipe vectors in any piece", () => {
+  it("vectors 25 and 27 cut at any byte are incomplete, and an error only at the end of the input", () => {
+    for (const bytes of [Vectors.pipeBigEndian, hex("54 00 00 00 00 00 00 00 00")]) {
+      for (let length = 1; length < bytes.length; length++) {
+        const big = () => Pipe.decoder({ from: "daemon", endian: "big" })
+        assert.isUndefined(complaint(big(), bytes.subarray(0, length)))
+        const { last } = decodeAll(big(), bytes.subarray(0, length))
+        assert.isTrue(last._tag === "Malformed" && last.truncated)
+      }
+    }
+  })
+})
+
 describe("pipe encoder", () => {
   it("B61: long lists are split at 256 pages", () => {
     for (const encode of [Pipe.triggerPageFault, Pipe.pageFaulted, Pipe.pageUnmapped]) {

@@ -147,6 +147,7 @@ describe("RAM stream decoder", () => {
   refused("a page before the switchover is refused", 0, section, be64(0x08))
   refused("a fill before the switchover is refused", 0, section, be64(0x02))
   refused("B70: a list that exceeds its total is refused by the length", 15, section, be64(0x1004), pcRam, be64(0x4000))
+  refused("B70: a list that exceeds its total by one byte is refused", 15, any, be64(0x1004), pcRam, be64(0x1001))
   refused("B70: a list whose sum would wrap is refused", 15, any, be64(0x1004), pcRam, be64(2n ** 64n - 1n))
   refused("a list with a block of another length is refused", 15, section, be64(0x5004), pcRam, be64(0x5000))
   refused("a list with an unknown block is refused by its name", 9, section, be64(0x6004), hex("03", "vga"))
@@ -166,6 +167,21 @@ describe("RAM stream decoder", () => {
     pcRam
   )
 
+  it("B28: a name that is the beginning of the last one is a block of its own", () => {
+    const twins = [{ idstr: "pc.ram2", length: 0x2000 }, { idstr: "pc.ram", length: 0x1000 }]
+    const { messages } = decodeAll(
+      postcopy({ blocks: twins }),
+      be64(0x1002),
+      hex("07", "pc.ram2", "00"),
+      be64(0x02),
+      pcRam,
+      hex("00")
+    )
+    assert.deepStrictEqual(messages.map((record) => "idstr" in record && record.idstr), ["pc.ram2", "pc.ram"])
+    assert.isDefined(
+      complaint(postcopy({ blocks: twins }), be64(0x1002), hex("07", "pc.ram2", "00"), be64(0x1002), pcRam)
+    )
+  })
   it("a page at the last offset of its block is accepted, one page further it is not", () => {
     assert.isUndefined(complaint(postcopy(), be64(0x3008), pcRam))
     assert.isDefined(complaint(postcopy(), be64(0x4008), pcRam))

@@ -35,6 +35,19 @@ describe("receive buffer", () => {
     assert.strictEqual(grown, 0)
     assert.isBelow(moved, 500 * record)
   })
+  it("moves few bytes, and grows once, while a large remainder goes on little by little", () => {
+    const buffer = new ReceiveBuffer(0, 1000)
+    buffer.push(new Uint8Array(900))
+    let moved = 0
+    for (let i = 0; i < 10_000; i++) {
+      buffer.consume(1)
+      const { start } = buffer
+      buffer.push(new Uint8Array(1))
+      if (buffer.start < start) moved += buffer.available
+    }
+    assert.isBelow(moved, 10_000)
+    assert.strictEqual(buffer.bytes.length, 2000)
+  })
   it("grows only by what arrived", () => {
     const buffer = new ReceiveBuffer(0, 16)
     for (let i = 0; i < 100; i++) buffer.push(new Uint8Array(1000))

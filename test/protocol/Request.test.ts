@@ -176,7 +176,16 @@ describe("request decoder", () => {
   it("B09: a name that is the beginning of another is a block of its own", () => {
     const { messages } = decodeAll(decoder(), Request.encode({ cmd: 1, idstr: "pc.ram2", pages: [5] }))
     assert.deepStrictEqual(messages.map((message) => "pages" in message && message.idstr), ["pc.ram2"])
-    assert.isDefined(complaint(decoder(), hex("01 03", "pc.")))
+    const sent = ["pc.ram2", "pc.ram", "pc.ram2"].map((idstr) => Request.encode({ cmd: 1, idstr, pages: [0] }))
+    assert.deepStrictEqual(
+      decodeAll(decoder(), ...sent).messages.map((message) => "pages" in message && message.idstr),
+      [
+        "pc.ram2",
+        "pc.ram",
+        "pc.ram2"
+      ]
+    )
+    assert.isDefined(complaint(decoder(), sent[0]!, hex("01 03", "pc.")))
   })
   it("an empty ON_DEMAND still sets the context", () => {
     const { messages } = decodeAll(

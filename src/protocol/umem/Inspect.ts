@@ -1,6 +1,6 @@
 /**
- * Captured bytes of one channel as plain objects, one a message, in the form that `inspect --json` prints. It decodes as
- * the receivers do, without knowing the guest: any block and page is taken. Incremental: memory is bounded by one message.
+ * Captured bytes of one channel as plain objects, one a message, as `inspect --json` prints them. It decodes as the
+ * receivers do, without knowing the guest: any block and page is taken. Memory is bounded by one message.
  */
 import type { Decoder, Malformed, Outcome } from "../Decoder.ts"
 import type { RamBlock } from "../RamBlock.ts"

@@ -1,5 +1,5 @@
 /**
- * The source's migration as a whole, as a pure transition function. The phase stays what it was when an active migration
+ * The source's migration as a whole, as a pure transition function. The phase stays what it was when a migration
  * ends: after POSTCOPY it is the latch that keeps the guest from ever running here again.
  *
  *   SETUP ──▶ ACTIVE/PRECOPY ──switchover──▶ ACTIVE/POSTCOPY ──▶ COMPLETED

@@ -1,6 +1,6 @@
 /**
- * Block names on the wire: u8 length, then that many bytes of UTF-8, no terminator, length 0 illegal. Names are compared
- * whole. A decoder meets the same few names again and again, so the last one is compared as bytes before any is decoded.
+ * Block names on the wire: u8 length, then that many bytes of UTF-8, no terminator, length 0 illegal. Names are
+ * compared whole. A decoder meets the same few again and again, so the last one is compared as bytes first.
  */
 import type { RamBlock } from "../RamBlock.ts"
 import type { ReceiveBuffer } from "../ReceiveBuffer.ts"

@@ -1,7 +1,6 @@
-// NOTE FROM THE LEAD: this API is frozen as it stands here (options object, received(), installed(), newTargets, waiters). DaemonPages.ts is being adapted to it: do not adapt back. Remove this line when done.
 /**
  * The state of one destination block: target pages requested and received, host pages installed and removed. It decides
- * what a fault, an arriving page and a removal lead to; who asks carries it out. A page is asked for once, a host page is
+ * what a fault, an arriving page and a removal lead to; who asks carries it out. A page is asked for once, a host page
  * installed once all of it is there, a removal wins over data that comes later, and a removed page reads zero for ever.
  *
  *   missing ──fault()──▶ requested ──received()──▶ received ──(host page whole)──▶ install ──installed()──▶ installed
@@ -120,12 +119,12 @@ export class PageTable {
   isInstalled(host: number): boolean {
     return this.#installed.test(host)
   }
-  /** Whether all target pages of a host page came: the test begins where the host page does, and ends with the block. */
+  /** Whether all target pages of a host page came: tested from its beginning to the end of the block. */
   ready(host: number): boolean {
     const hole = this.#received.nextClear(this.firstTarget(host))
     return hole < 0 || hole >= this.endTarget(host)
   }
-  /** Whether a host page is neither removed nor installed. To be asked again before every retry, with all events read. */
+  /** Whether a host page is neither removed nor installed. To be asked again before each retry, with all events read. */
   installable(host: number): boolean {
     return !this.#removed.test(host) && !this.#installed.test(host)
   }
@@ -168,8 +167,8 @@ export class PageTable {
   }
 
   /**
-   * The guest gave `count` host pages from `first` on back. The source is told of target pages with nothing left of them
-   * that were neither asked for nor received; a page whose data had come stays counted as received.
+   * The guest gave `count` host pages from `first` on back. The source is told of target pages of which nothing is left
+   * and that were neither asked for nor received; a page whose data had come stays counted as received.
    */
   remove(first: number, count = 1): void {
     this.newTargets.length = 0

@@ -1,7 +1,7 @@
 /**
  * The RAM page stream, source to destination: a be64 word (byte offset in the block, flags in the bits below the page
- * size), then what the flags say: a block name unless CONTINUE, a page of T bytes or one byte that fills it, or a list of
- * blocks. EOS ends a savevm section; after the switchover the stream is pages and exactly one EOS.
+ * size), then what the flags say: a block name unless CONTINUE, a page of T bytes or the byte that fills it, or a list
+ * of blocks. EOS ends a savevm section; after the switchover the stream is pages and exactly one EOS.
  */
 import type { Decoder, End, Malformed, Message } from "../Decoder.ts"
 import { IncrementalDecoder } from "../IncrementalDecoder.ts"

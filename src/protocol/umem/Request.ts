@@ -78,7 +78,7 @@ export const eoc = (): Uint8Array => Uint8Array.of(Command.Eoc)
 export type Kind = "onDemand" | "background" | "remove"
 
 /**
- * Encodes the requests of one connection: it knows the last block, and chooses between a message with a name and a CONT.
+ * Encodes the requests of one connection: it knows the last block, and chooses between a named message and a CONT.
  * More than 4063 pages become several messages; an empty list becomes none.
  */
 export interface Encoder {

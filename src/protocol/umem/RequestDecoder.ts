@@ -1,6 +1,6 @@
 /**
  * Decodes the request channel on the source. Every field is judged as soon as its own bytes are there, and nothing is
- * parsed twice however the bytes arrive. What it keeps is bounded: a message is never larger than 4095 pages and a name.
+ * parsed twice however the bytes arrive. What it keeps is bounded: a message is no larger than 4095 pages and a name.
  */
 import type { Decoder, End, Malformed, Message } from "../Decoder.ts"
 import { IncrementalDecoder } from "../IncrementalDecoder.ts"

@@ -1,6 +1,6 @@
 /**
  * Decodes the savevm framing up to and including its EOF byte; what has been pushed beyond it stays in `remainder`, for
- * it belongs to the post-copy phase. Sections are `ram`, `block`, `guest` and the devices whose payload length is given.
+ * it belongs to the post-copy phase. Sections are `ram`, `block`, `guest` and devices whose payload length is given.
  * Each field is judged as soon as it is there.
  */
 import { type Decoder, type End, end, type Malformed, type Message } from "../Decoder.ts"

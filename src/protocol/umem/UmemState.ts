@@ -1,7 +1,7 @@
 /**
- * The umem daemon (UMEM_STATE): a set of bits and a pure transition function. It ends when all five end bits are set, in
- * whatever order the two peers bring them about; every step is taken once. A peer that is dead is not waited for, and a
- * source that is lost while pages are missing is told to the guest's side instead of being taken for an end.
+ * The umem daemon (UMEM_STATE): a set of bits and a pure transition function. It ends when all five end bits are set,
+ * in whatever order the two peers bring them about; every step is taken once. A peer that is dead is not waited for,
+ * and a source that is lost while pages are missing is told to the guest's side instead of being taken for an end.
  *
  * "Pipe A" is what the daemon writes to the guest's process, "pipe B" what it reads from it.
  */

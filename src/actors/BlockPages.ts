@@ -1,0 +1,62 @@
+/** What the daemon keeps for each block: its page table, and bits for whatever had to be put off. */
+import { Bitmap } from "../protocol/Bitmap.ts"
+import { PageTable } from "../protocol/umem/PageTable.ts"
+import type { RegisteredBlock } from "../services/Userfaultfd.ts"
+
+export interface BlockPages {
+  readonly block: RegisteredBlock
+  readonly table: PageTable
+  /** Number of the block's first host page over all blocks. */
+  readonly base: number
+  /** Host pages whose fault could not be forwarded yet. */
+  readonly suspended: Bitmap
+  /** Target pages whose removal could not be told yet. */
+  readonly removalDue: Bitmap
+  /** Host pages that the guest's side has touched or given back. */
+  readonly taken: Bitmap
+  /** Host pages to be answered with zeros as soon as the kernel takes it. */
+  readonly zeroDue: Bitmap
+  /** Host pages complete and not taken by the kernel yet, with their bytes. While there is one the link is not read. */
+  readonly installDue: Map<number, Uint8Array>
+  /** Host pages under assembly, for target pages smaller than host pages. */
+  readonly staging: Map<number, Uint8Array>
+  /** Milliseconds of the clock at the first fault on a host page that is waited for. */
+  readonly since: Map<number, number>
+}
+
+/** Of all blocks, in order; and how many pages they have. */
+export const make = (
+  blocks: ReadonlyArray<RegisteredBlock>,
+  targetPageSize: number,
+  hostPageSize: number
+): { readonly blocks: ReadonlyArray<BlockPages>; readonly hostPages: number; readonly targetPages: number } => {
+  let hostPages = 0
+  let targetPages = 0
+  return {
+    blocks: blocks.map((block) => {
+      const table = new PageTable({ length: block.length, targetPageSize, hostPageSize })
+      const base = hostPages
+      const { hostPages: hosts, targetPages: targets } = table.geometry
+      hostPages += hosts
+      targetPages += targets
+      return {
+        block,
+        table,
+        base,
+        suspended: new Bitmap(hosts),
+        removalDue: new Bitmap(targets),
+        taken: new Bitmap(hosts),
+        zeroDue: new Bitmap(hosts),
+        installDue: new Map(),
+        staging: new Map(),
+        since: new Map()
+      }
+    }),
+    get hostPages() {
+      return hostPages
+    },
+    get targetPages() {
+      return targetPages
+    }
+  }
+}

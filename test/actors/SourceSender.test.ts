@@ -1,0 +1,174 @@
+/** What leaves the source after the switchover, and when its life ends. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber } from "effect"
+import { TestClock } from "effect/testing"
+import { AGAIN } from "../../src/services/Link.ts"
+import { blockOf, PAGE } from "./Contents.ts"
+import * as SourceRig from "./SourceRig.ts"
+import { settle, until } from "./Turns.ts"
+
+const two = { "pc.ram": blockOf("pc.ram", 40, { 3: 0, 7: 255 }), "vga.vram": blockOf("vga.vram", 9) }
+const range = (n: number) => Array.from({ length: n }, (_, i) => i)
+
+describe("the source's page stream", () => {
+  it.effect("carries every page exactly once with its bytes, and one EOS behind the last", () =>
+    Effect.gen(function*() {
+      const rig = yield* SourceRig.make({ blocks: two })
+      yield* rig.begin
+      yield* until("the end of the stream", () => rig.seen.eos > 0)
+      assert.deepStrictEqual(rig.pagesOf("pc.ram"), range(40))
+      assert.deepStrictEqual(rig.pagesOf("vga.vram"), range(9))
+      for (const { bytes, idstr, page } of rig.arrived) {
+        assert.deepStrictEqual(bytes, two[idstr as keyof typeof two].subarray(page * PAGE, (page + 1) * PAGE))
+      }
+      yield* settle
+      assert.strictEqual(rig.seen.eos, 1)
+      assert.strictEqual(rig.seen.malformed, "")
+    }))
+
+  it.effect("says a uniform page in one byte, whatever the byte", () =>
+    Effect.gen(function*() {
+      const rig = yield* SourceRig.make({ blocks: two })
+      yield* rig.begin
+      yield* until("the end of the stream", () => rig.seen.eos > 0)
+      assert.deepStrictEqual(rig.arrived.filter(({ fill }) => fill).map(({ page }) => page), [3, 7])
+      assert.strictEqual(rig.sender.progress().fill, 2)
+      assert.strictEqual(rig.sender.progress().bytesSent, rig.seen.bytes)
+      assert.isBelow(rig.seen.bytes, 47 * PAGE + 47 * 9 + 2 * 10 + 32)
+    }))
+
+  it.effect("B02: completes only after EOC, also when EOC comes with every page already sent", () =>
+    Effect.gen(function*() {
+      const rig = yield* SourceRig.make({ blocks: two })
+      const life = yield* rig.begin
+      yield* until("the end of the stream", () => rig.seen.eos > 0)
+      yield* TestClock.adjust("1 hour")
+      assert.isUndefined(life.pollUnsafe())
+      rig.confirm()
+      yield* Fiber.join(life)
+      assert.strictEqual(rig.seen.eos, 1)
+    }))
+
+  it.effect("B03: EOC while pages are unsent ends it with an EOS, and what the peer does next is no event", () =>
+    Effect.gen(function*() {
+      const rig = yield* SourceRig.make({ blocks: two, background: false })
+      const life = yield* rig.begin
+      yield* settle
+      assert.strictEqual(rig.arrived.length, 0)
+      rig.confirm()
+      rig.there.write(Uint8Array.of(0x07, 0x07), 0, 2)
+      yield* Fiber.join(life)
+      yield* until("the EOS", () => rig.seen.eos > 0)
+      assert.deepStrictEqual([rig.arrived.length, rig.seen.eos], [0, 1])
+    }))
+
+  it.effect("B01: the end of the connection without EOC is a failure, before and after the last page", () =>
+    Effect.gen(function*() {
+      for (const background of [false, true]) {
+        const rig = yield* SourceRig.make({ blocks: two, background })
+        const life = yield* rig.begin
+        if (background) yield* until("the end of the stream", () => rig.seen.eos > 0)
+        rig.there.close()
+        const error = yield* Effect.flip(Fiber.join(life))
+        assert.strictEqual(error._tag, "LinkFailed")
+        assert.strictEqual(error._tag === "LinkFailed" ? error.code : "", background ? "EOF" : "EOF")
+      }
+    }))
+
+  it.effect("B01: a reset is a failure with its name", () =>
+    Effect.gen(function*() {
+      const rig = yield* SourceRig.make({ blocks: two, background: false })
+      const life = yield* rig.begin
+      yield* settle
+      rig.there.reset()
+      const error = yield* Effect.flip(Fiber.join(life))
+      assert.strictEqual(error._tag === "LinkFailed" ? error.code : error._tag, "ECONNRESET")
+    }))
+
+  it.effect("B17: an error of writing is the failure of the migration", () =>
+    Effect.gen(function*() {
+      let room = 50_000
+      const rig = yield* SourceRig.make({
+        blocks: two,
+        wrap: (link) => ({
+          ...link,
+          write: (from, offset, length) => {
+            if (room <= 0) return -32
+            room -= length
+            return link.write(from, offset, length)
+          }
+        })
+      })
+      const life = yield* rig.begin
+      const error = yield* Effect.flip(Fiber.join(life))
+      assert.strictEqual(error._tag === "LinkFailed" ? error.code : error._tag, "EPIPE")
+      assert.strictEqual(rig.seen.eos, 0)
+    }))
+
+  it.effect("memory that cannot be read is a failure, not a page of something else", () =>
+    Effect.gen(function*() {
+      const rig = yield* SourceRig.make({ blocks: two, wrap: (link) => ({ ...link, write: () => AGAIN }) })
+      const life = yield* rig.begin
+      yield* settle
+      assert.isUndefined(life.pollUnsafe())
+      rig.there.close()
+      assert.strictEqual((yield* Effect.flip(Fiber.join(life)))._tag, "LinkFailed")
+    }))
+})
+
+describe("a source without background", () => {
+  it.effect("sends what is asked for and nothing else", () =>
+    Effect.gen(function*() {
+      const rig = yield* SourceRig.make({ blocks: two, background: false })
+      const life = yield* rig.begin
+      rig.ask("vga.vram", 8, 2)
+      rig.ask("pc.ram", 39)
+      yield* until("three pages", () => rig.arrived.length === 3)
+      yield* TestClock.adjust("1 hour")
+      yield* settle
+      assert.deepStrictEqual(rig.arrived.map(({ idstr, page }) => [idstr, page]), [["vga.vram", 8], ["vga.vram", 2], ["pc.ram", 39]])
+      assert.deepInclude(rig.sender.progress(), { onDemand: 3, background: 0, dirty: 46 })
+      assert.isUndefined(life.pollUnsafe())
+    }))
+
+  it.effect("B14: ends by itself once every page was asked for or removed", () =>
+    Effect.gen(function*() {
+      const rig = yield* SourceRig.make({ blocks: two, background: false })
+      const life = yield* rig.begin
+      rig.ask("pc.ram", ...range(20))
+      rig.remove("pc.ram", ...range(40).slice(20))
+      rig.remove("vga.vram", ...range(8))
+      yield* settle
+      assert.strictEqual(rig.seen.eos, 0)
+      rig.remove("vga.vram", 8)
+      yield* until("the end of the stream", () => rig.seen.eos > 0)
+      assert.deepStrictEqual(rig.pagesOf("pc.ram"), range(20))
+      assert.deepInclude(rig.sender.progress(), { onDemand: 20, removed: 29, dirty: 0 })
+      rig.confirm()
+      yield* Fiber.join(life)
+    }))
+
+  it.effect("B13: a removed page is never sent, not even when it is asked for later", () =>
+    Effect.gen(function*() {
+      const rig = yield* SourceRig.make({ blocks: two, background: false })
+      yield* rig.begin
+      rig.remove("vga.vram", 1)
+      rig.ask("vga.vram", 1, 2)
+      rig.ask("pc.ram", 1)
+      yield* until("the others", () => rig.arrived.length === 2)
+      yield* settle
+      assert.deepStrictEqual(rig.arrived.map(({ idstr, page }) => [idstr, page]), [["vga.vram", 2], ["pc.ram", 1]])
+    }))
+
+  it.effect("requests for clean pages yield nothing", () =>
+    Effect.gen(function*() {
+      const rig = yield* SourceRig.make({ blocks: two, background: false })
+      yield* rig.begin
+      rig.ask("pc.ram", 5, 5, 5)
+      yield* until("the page", () => rig.arrived.length > 0)
+      rig.ask("pc.ram", 5)
+      yield* settle
+      assert.deepStrictEqual(rig.pagesOf("pc.ram"), [5])
+      assert.strictEqual(rig.sender.progress().onDemand, 1)
+    }))
+})
