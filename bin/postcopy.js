@@ -4,6 +4,7 @@
 ":" // ; while [ -n "$dir" ] ; do dir=${dir%/*}
 ":" // ;   if [ -x "$dir/node_modules/node-linux-$arch/bin/node" ] ; then node=$dir/node_modules/node-linux-$arch/bin/node ; break ; fi
 ":" // ; done
+":" // ; command -v "$node" > /dev/null || { echo "postcopy: there is no node; install Node.js 22.19 or newer" >&2 ; exit 69 ; }
 ":" // ; exec "$node" --disable-warning=ExperimentalWarning "$self" "$@"
 
 // A shell script and a module in one file. The shell sees the lines above as no-ops that end in `exec`: this process
@@ -84,6 +85,10 @@ const replaceProcess = (node) => {
 }
 
 if (recentEnough()) {
+  // Experimental to Node 22 is only what Node 24 does as a matter of course; the first lines say the same to a new Node.
+  process.removeAllListeners("warning").on("warning", (warning) => {
+    if (warning.name !== "ExperimentalWarning") process.stderr.write(`${warning.name}: ${warning.message}\n`)
+  })
   const unbuilt = join(here, "..", "src", "cli", "main.ts")
   // Types are not stripped from files below node_modules: an installed package runs what was compiled.
   const installed = here.includes("/node_modules/") || !existsSync(unbuilt)

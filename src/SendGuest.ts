@@ -92,6 +92,7 @@ const untilLatch = Effect.fnUntraced(function*({ background, guest, to }: Option
   const clock = yield* Clock.Clock
   const links = yield* Links
   const memory = yield* GuestMemory
+  yield* rehearse
   const connecting = links.connect(to).pipe(
     Effect.timeoutOrElse({
       duration: settings.connectMillis,
@@ -133,8 +134,9 @@ const untilLatch = Effect.fnUntraced(function*({ background, guest, to }: Option
     server: sender,
     sender: mailbox
   })
-  // The destination judges the block list now, while the guest still runs: a refusal costs no downtime.
-  yield* Effect.all([Effect.sleep(settings.objectionMillis), rehearse], { concurrency: 2, discard: true })
+  // The destination judges the block list while the guest still runs: a refusal costs no downtime. Where bytes count as
+  // sent only when they were read, the last ones before the switchover say that it went on reading, so it did not refuse.
+  if (!link.unsentIsUnread) yield* Effect.sleep(settings.objectionMillis)
   yield* LinkIo.unobjected(link)
 
   const pausedAt = yield* millis

@@ -33,6 +33,9 @@ export interface ControlClient {
 /** The process is expected to be slow at times, never to be pinged: a connection that breaks is seen at once. */
 const PING_INTERVAL = "1 hour"
 
+/** Characters of one answer. What a guest answers is its own business; that it ends is not. */
+const LONGEST_ANSWER = 2 ** 28
+
 export const connect = Effect.fnUntraced(
   function*(path: string): Effect.fn.Return<ControlClient, Failure, Scope.Scope> {
     if (path === "" || Buffer.byteLength(path) > MAX_PATH_BYTES) {
@@ -43,7 +46,7 @@ export const connect = Effect.fnUntraced(
     const protocol = yield* Layer.build(
       RpcClient.layerProtocolSocket({ pingInterval: PING_INTERVAL, retryPolicy: Schedule.recurs(0) }).pipe(
         Layer.provide(NodeSocket.layerNet({ path })),
-        Layer.provide(RpcSerialization.layerNdjson),
+        Layer.provide(RpcSerialization.layerNdjsonWith({ maxBufferSize: LONGEST_ANSWER })),
         Layer.orDie
       )
     )
@@ -70,6 +73,9 @@ export const connect = Effect.fnUntraced(
 
 /** Why nobody could be reached; `undefined`: somebody was, and is gone. */
 const unreachable = ({ reason }: RpcClientError, path: string): Failure | undefined => {
+  if (reason._tag === "RpcClientDefect") {
+    return noControl(`what answers at ${path} does not speak as a guest's process does; give --control the path of one`)
+  }
   if (reason._tag !== "SocketOpenError") return undefined
   const code = (reason.cause as NodeJS.ErrnoException | undefined)?.code
   const remedy = `start the guest's process with --control ${path}, or give the path it has`

@@ -21,6 +21,8 @@ export interface Link {
   readonly watch: (readable: boolean, writable: boolean) => void
   /** Bytes written that the peer (unix) or the peer's kernel (TCP) has not taken. */
   readonly unsent: () => number
+  /** Whether `unsent() === 0` says that the peer's process has read everything, not only its kernel. */
+  readonly unsentIsUnread: boolean
   /** Idempotent; no callback comes afterwards. */
   readonly close: () => void
   /** Lets go of this end once another process has it too: the connection goes on there. Idempotent. */

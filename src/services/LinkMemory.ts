@@ -118,6 +118,7 @@ export const pair = (options: Options = {}): Effect.Effect<readonly [MemoryLink,
           tell()
         },
         unsent: () => outgoing.held,
+        unsentIsUnread: true,
         close: () => {
           if (closed) return
           closed = true

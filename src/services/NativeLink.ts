@@ -67,6 +67,7 @@ export const fromDescriptor = (addon: Addon, descriptor: Descriptor, peer: strin
       poller.watch(events, ready)
     },
     unsent: () => addon.unsentBytes(descriptor),
+    unsentIsUnread: family === "unix",
     close,
     release: close,
     descriptor,

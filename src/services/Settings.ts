@@ -6,7 +6,10 @@ export interface SettingsShape {
   readonly settleMillis: number
   /** How long the bytes before the switchover may take to be taken by the peer. Milliseconds. */
   readonly drainMillis: number
-  /** How long the guest runs on after the block list was sent, so that a destination that refuses it is heard before the pause. */
+  /**
+   * How long the guest runs on after the block list was sent, so that a destination that refuses it is heard before the
+   * switchover. Only where the link cannot tell what the destination has read. Milliseconds.
+   */
   readonly objectionMillis: number
   /** How long the umem daemon may take to start, and each handshake with it. Milliseconds. */
   readonly handshakeMillis: number

@@ -87,6 +87,7 @@ const fromSocket = (socket: net.Socket, peer: string): Link => {
       tell()
     },
     unsent: () => socket.writableLength,
+    unsentIsUnread: false,
     close: () => {
       closed = true
       socket.destroy()

@@ -70,7 +70,7 @@ describe("the source's requests", () => {
     ["B05: a count of 2^32 - 1", [1, ...name("pc.ram"), ...be32(0xffffffff)], 8],
     ["B05: a count one above what fits", [1, ...name("pc.ram"), ...be32(4096)], 8],
     ["B06: a name of no bytes", [1, 0], 1],
-    ["B09: a block that is not there", [1, ...name("pc.rom"), ...be32(1), ...be64(0)], 1],
+    ["B09: a block that is not there", [1, ...name("pc.rom"), ...be32(1), ...be64(0)], 2],
     ["B10: a CONT before any block was named", [2, ...be32(1), ...be64(0)], 0],
     ["B11: a page behind the block's end", [1, ...name("pc.ram"), ...be32(1), ...be64(16)], 12],
     ["B11: a page number of 64 bits", [1, ...name("pc.ram"), ...be32(1), 255, 255, 255, 255, 255, 255, 255, 255], 12],

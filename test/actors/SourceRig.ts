@@ -8,7 +8,7 @@ import * as RequestReceiver from "../../src/actors/RequestReceiver.ts"
 import * as SourceSender from "../../src/actors/SourceSender.ts"
 import * as RamStream from "../../src/protocol/umem/RamStream.ts"
 import * as Request from "../../src/protocol/umem/Request.ts"
-import { fromBytes } from "../../src/services/GuestMemory.ts"
+import { fromBytes, type SourceBlock } from "../../src/services/GuestMemory.ts"
 import { AGAIN, type Link } from "../../src/services/Link.ts"
 import * as LinkMemory from "../../src/services/LinkMemory.ts"
 import * as RateLimit from "../../src/services/RateLimit.ts"
@@ -30,12 +30,17 @@ export interface Options {
   readonly link?: LinkMemory.Options
   /** Replaces the source's end of the link. */
   readonly wrap?: (link: Link) => Link
+  /** Replaces a block as the sender reads it. */
+  readonly wrapBlock?: (block: SourceBlock) => SourceBlock
 }
 
 export const make = Effect.fnUntraced(function*(options: Options) {
   const { background = true, maxBandwidth } = options
   const clock = yield* Clock.Clock
-  const blocks = Object.entries(options.blocks).map(([idstr, bytes]) => fromBytes(idstr, bytes))
+  const blocks = Object.entries(options.blocks).map(([idstr, bytes]) => {
+    const block = fromBytes(idstr, bytes)
+    return options.wrapBlock?.(block) ?? block
+  })
   const [here, there] = yield* LinkMemory.pair(options.link)
   const link = options.wrap?.(here) ?? here
   const inbox = yield* Queue.bounded<SenderMessage>(MAILBOX_CAPACITY)
