@@ -20,6 +20,8 @@ type BlockPages = Blocks.BlockPages
 
 /** Bytes read from the link in one turn of the event loop. */
 const READ_BYTES = 128 * 1024
+/** Records between two looks at the userfaultfd: a fault waits for the installation of at most this many pages. */
+const RECORDS_BETWEEN_LOOKS = 8
 /** Fault events looked at in one turn. */
 const MAX_REQUESTS = 33280
 
@@ -254,7 +256,12 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   }
 
   const decode = () => {
+    let records = 0
     while (installer.idle && failure === undefined && !inputEnded) {
+      if (++records % RECORDS_BETWEEN_LOOKS === 0) {
+        readEvents()
+        if (faults.length > 0) serveFaults()
+      }
       const outcome = decoder.next()
       switch (outcome._tag) {
         case "NeedMore":

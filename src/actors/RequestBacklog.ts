@@ -113,6 +113,8 @@ export class RequestBacklog {
 
   /** A sign of life that sources of 2011 accept. */
   init(): void {
+    // The guest may have quit before it began.
+    if (this.#eoc !== "no") return
     this.#byte(Request.init())
   }
 

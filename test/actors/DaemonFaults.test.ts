@@ -24,6 +24,7 @@ describe("a page fault", () => {
       yield* TestClock.adjust(3)
       yield* rig.feed(rig.page("pc.ram", 2))
       for (const thread of threads) assert.deepStrictEqual(yield* Fiber.join(thread), pageOf("pc.ram", 2))
+      yield* settle
       assert.strictEqual(rig.counters.get("faults"), 1)
       assert.strictEqual(rig.counters.get("maxMicros"), 3000)
       assert.strictEqual(rig.counters.get("outstanding"), 0)

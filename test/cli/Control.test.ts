@@ -1,21 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit } from "effect"
-import { closeSync, existsSync, mkdirSync, openSync, statSync, writeFileSync } from "node:fs"
+import { existsSync, statSync, writeFileSync } from "node:fs"
 import { createServer } from "node:net"
 import { join } from "node:path"
-import type { Descriptor } from "userfaultfd-napi"
-import { addon, pass, socketpair } from "./Descriptors.ts"
-import { FakeGuest, report } from "./FakeGuest.ts"
+import { addon } from "./Descriptors.ts"
+import { completed, FakeGuest, report, serving } from "./FakeGuest.ts"
 import { directory, postcopy, start } from "./Postcopy.ts"
-
-const serving = async () => {
-  const path = join(directory(), "control")
-  const guest = new FakeGuest()
-  const close = await guest.serve(path)
-  return { path, guest, close }
-}
-
-const completed = <A, E>(deferred: Deferred.Deferred<A, E>) => Effect.runPromise(Deferred.await(deferred))
 
 describe("the control socket", () => {
   it("belongs to its owner only, and goes with its server", async () => {
@@ -93,6 +83,24 @@ describe("a command", () => {
     const { code, objects } = await watching.ended
     assert.strictEqual(code, 0)
     assert.deepStrictEqual(objects.map(({ state }) => state), ["postcopy", "completed"])
+  })
+
+  it("watches until the process ends, which is no mistake", async () => {
+    const { close, path } = await serving()
+    const watching = start(["status", "--watch", "--control", path])
+    watching.child.stdout!.once("data", () => void close())
+    const { code, stderr } = await watching.ended
+    assert.deepStrictEqual([code, stderr], [0, "the process has ended\n"])
+  })
+
+  it("at a socket that speaks otherwise says so", async () => {
+    const path = join(directory(), "control")
+    const server = createServer((socket) => void socket.on("error", () => {}).resume().end("220 mail.example.org\r\n"))
+    await new Promise<void>((resolve) => server.listen(path, resolve))
+    const { code, error } = await postcopy("status", "--control", path, "--json")
+    await new Promise((resolve) => server.close(resolve))
+    assert.deepStrictEqual([code, error.tag], [1, "NoControl"])
+    assert.include(error.message, path)
   })
 
   it("pauses, resumes, and hears why not", async () => {
@@ -256,83 +264,5 @@ describe("migrate", () => {
     const { guest, path } = await serving()
     assert.strictEqual((await postcopy("migrate", uri, "--control", path)).code, code)
     assert.strictEqual(guest.state, "running")
-  })
-})
-
-describe("migrate fd:N", () => {
-  const migrateOver = async (fd: number, path: string, uri = "fd:3") =>
-    start(["migrate", uri, "--control", path, "--json"], { descriptors: [fd] })
-
-  it("hands the command's descriptor to the guest's process", async () => {
-    const { guest, path } = await serving()
-    const [near, far] = socketpair()
-    const migrating = await migrateOver(far.fd, path)
-    const to = (await completed(guest.asked)).to as Descriptor
-    far.close()
-    assert.strictEqual(pass(to, near, "hello"), "hello")
-    assert.strictEqual(pass(near, to, "there"), "there")
-    Deferred.doneUnsafe(guest.completed, Exit.succeed(report))
-    assert.strictEqual((await migrating.ended).code, 0)
-    // It is the migration's now: the command's end took nothing away.
-    assert.strictEqual(pass(near, to, "still"), "still")
-    to.close()
-    assert.strictEqual(pass(near, near, ""), "")
-    near.close()
-  })
-
-  it("gives it back when the migration is refused: nobody else keeps it open", async () => {
-    const { guest, path } = await serving()
-    const [near, far] = socketpair()
-    const migrating = await migrateOver(far.fd, path)
-    const to = (await completed(guest.asked)).to as Descriptor
-    far.close()
-    to.close()
-    await postcopy("cancel", "--control", path)
-    await migrating.ended
-    assert.strictEqual(addon.read(near, new Uint8Array(1), 0, 1), 0)
-    near.close()
-  })
-
-  const wrong: ReadonlyArray<readonly [string, () => { readonly fd: number; readonly close: () => void }]> = [
-    ["a file", () => {
-      const fd = openSync(join(directory(), "file"), "w+")
-      return { fd, close: () => closeSync(fd) }
-    }],
-    ["a datagram socket", () => {
-      const [one, other] = addon.socketpair(addon.constants.SOCK_DGRAM)
-      return { fd: one.fd, close: () => [one, other].forEach((socket) => socket.close()) }
-    }],
-    ["a listening socket", () => {
-      const listener = addon.listenUnix(join(directory(), "listener"), 1)
-      return { fd: listener.fd, close: () => listener.close() }
-    }]
-  ]
-  it.each(wrong)("refuses %s: EINVAL, exit 1", async (_, make) => {
-    const { guest, path } = await serving()
-    const { close, fd } = make()
-    const { code, error } = await (await migrateOver(fd, path)).ended
-    close()
-    assert.strictEqual(code, 1)
-    assert.include(error.message, "EINVAL")
-    assert.strictEqual(guest.state, "running")
-  })
-
-  it("refuses a number that is not open: EINVAL, exit 1", async () => {
-    const { path } = await serving()
-    const { code, error } = await postcopy("migrate", "fd:77", "--control", path, "--json")
-    assert.strictEqual(code, 1)
-    assert.include(error.message, "EINVAL")
-  })
-
-  it("says so where the guest's process takes no descriptors", async () => {
-    const { path } = await serving()
-    const [near, far] = socketpair()
-    addon.listenUnix(join(directory(), "unused"), 1).close()
-    mkdirSync(join(directory(), "x"))
-    const { code, error } = await (await migrateOver(far.fd, `${path}x`)).ended
-    assert.strictEqual(code, 1)
-    assert.include(error.message, `${path}x`)
-    near.close()
-    far.close()
   })
 })

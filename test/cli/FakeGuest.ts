@@ -3,6 +3,7 @@
  * decides when the migration switches over and when it ends.
  */
 import { Deferred, Effect, Exit, Scope } from "effect"
+import { join } from "node:path"
 import { onTestFinished } from "vitest"
 import * as ControlServer from "../../src/cli/ControlServer.ts"
 import type { GuestHandle } from "../../src/GuestHandle.ts"
@@ -10,6 +11,7 @@ import { GuestError } from "../../src/guests/GuestError.ts"
 import type { MigrateOptions } from "../../src/Migration.ts"
 import { Cancelled, MigrationError, Refused } from "../../src/MigrationError.ts"
 import type { Report, State } from "../../src/Report.ts"
+import { directory } from "./Postcopy.ts"
 
 export const report: Report = {
   role: "source",
@@ -127,3 +129,13 @@ export class FakeGuest {
     return close
   }
 }
+
+/** A fake guest behind a control socket of its own. */
+export const serving = async () => {
+  const path = join(directory(), "control")
+  const guest = new FakeGuest()
+  const close = await guest.serve(path)
+  return { path, guest, close }
+}
+
+export const completed = <A, E>(deferred: Deferred.Deferred<A, E>) => Effect.runPromise(Deferred.await(deferred))

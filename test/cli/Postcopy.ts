@@ -2,7 +2,7 @@
  * The command line as a user has it: `bin/postcopy.js` in a child process, its lines as they come, its exit code. Nothing
  * sleeps; everything waits for a line or for the end.
  */
-import { type ChildProcess, spawn, type StdioOptions } from "node:child_process"
+import { type ChildProcess, execFileSync, spawn, type StdioOptions } from "node:child_process"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -11,6 +11,19 @@ import { fileURLToPath } from "node:url"
 import { onTestFinished } from "vitest"
 
 export const entry = fileURLToPath(new URL("../../bin/postcopy.js", import.meta.url))
+
+/** A Node on PATH that is too old for the command line; most hosts have none. */
+export const oldNode = (() => {
+  try {
+    const path = execFileSync("/bin/sh", ["-c", "PATH=/usr/local/bin:/usr/bin:/bin command -v node"], {
+      encoding: "utf8"
+    }).trim()
+    const major = Number(execFileSync(path, ["-p", "process.versions.node.split('.')[0]"], { encoding: "utf8" }))
+    return major < 22 ? path : undefined
+  } catch {
+    return undefined
+  }
+})()
 
 export interface Ended {
   readonly code: number | null

@@ -1,10 +1,12 @@
 /**
  * Two hosts on one machine: `bin/postcopy.js` in processes of its own, its events as they come, its exit code. Nothing
- * sleeps; everything waits for a line or for an end.
+ * sleeps; everything waits for a line, an answer or an end.
  *
  * The umem daemon inherits its parent's stderr, so `ended`, which waits until that stream is closed on every side, also
  * waits for the daemon: a test that gets there has shown that no process is left.
  */
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
 import { type ChildProcess, spawn, type StdioOptions } from "node:child_process"
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import type { Socket } from "node:net"
@@ -13,6 +15,9 @@ import { join } from "node:path"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 import { assert, onTestFinished } from "vitest"
+import { askOnce } from "../../src/cli/ControlClient.ts"
+import type { Failure } from "../../src/cli/Failure.ts"
+import type { Report, Status } from "../../src/Report.ts"
 
 export const entry = fileURLToPath(new URL("../../bin/postcopy.js", import.meta.url))
 
@@ -140,26 +145,72 @@ export const daemonOf = (receiver: Running): number => {
   return daemons[0]!
 }
 
+/** What a request over the control socket came to; `code` is what the command for it exits with. */
+export interface Answered<A> {
+  readonly code: number
+  readonly answer: A
+  readonly error: Failure | undefined
+}
+
+/** Without a process for each request: the commands' own client, in this process. */
+const asked = async <A>(request: Effect.Effect<A, Failure>): Promise<Answered<A>> =>
+  Result.match(await Effect.runPromise(Effect.result(request)), {
+    onSuccess: (answer) => ({ code: 0, answer, error: undefined }),
+    onFailure: (error) => ({ code: error.code, answer: undefined as A, error })
+  })
+
 /** A guest's process and its control socket. */
 export interface Guest extends Running {
   readonly control: string
-  readonly call: (request: unknown) => Promise<Ended>
-  readonly status: () => Promise<any>
+  readonly call: (request: unknown) => Promise<Answered<any>>
+  readonly status: () => Promise<Status>
+  readonly pause: () => Promise<Answered<void>>
+  readonly resume: () => Promise<Answered<void>>
+  readonly cancel: () => Promise<Answered<void>>
+  /** Bytes per second; null is unlimited. */
+  readonly limit: (bytesPerSecond: number | null) => Promise<Answered<void>>
+  /** As `migrate` does, for many migrations; {@link migrate} is the command itself. */
+  readonly send: (uri: string, options?: { background?: boolean; maxBandwidth?: number }) => Promise<Answered<Report>>
+  /** The first status that satisfies it. */
+  readonly reaches: (satisfies: (status: Status) => boolean) => Promise<Status>
   /** Ends it with `quit` and gives its exit code. */
   readonly quit: () => Promise<number | null>
 }
 
-const guest = (running: Running, control: string): Guest => ({
-  ...running,
-  control,
-  call: (request) => postcopy("call", "--control", control, JSON.stringify(request)),
-  status: async () => (await postcopy("status", "--control", control)).answer,
-  quit: async () => {
-    const { code, stderr } = await postcopy("quit", "--control", control)
-    assert.strictEqual(code, 0, stderr)
-    return (await running.ended).code
+const guest = (running: Running, control: string): Guest => {
+  const status = async () => {
+    const { answer, error } = await asked(askOnce(control, (of) => of.Status()))
+    if (error !== undefined) throw error
+    return answer
   }
-})
+  return {
+    ...running,
+    control,
+    call: async (request) => {
+      const said = await asked(askOnce(control, (of) => of.Call({ request: JSON.stringify(request) })))
+      return said.error === undefined ? { ...said, answer: JSON.parse(said.answer) } : said
+    },
+    status,
+    pause: () => asked(askOnce(control, (of) => of.Pause())),
+    resume: () => asked(askOnce(control, (of) => of.Resume())),
+    cancel: () => asked(askOnce(control, (of) => of.Cancel())),
+    limit: (bytesPerSecond) => asked(askOnce(control, (of) => of.SetBandwidth({ bytesPerSecond }))),
+    send: (uri, { background = true, maxBandwidth } = {}) =>
+      asked(askOnce(control, (of) =>
+        of.Migrate({ to: { _tag: "Uri", uri }, background, maxBandwidth: maxBandwidth ?? null }))),
+    reaches: async (satisfies) => {
+      while (true) {
+        const now = await status()
+        if (satisfies(now)) return now
+      }
+    },
+    quit: async () => {
+      const { error } = await asked(askOnce(control, (of) => of.Quit()))
+      assert.isUndefined(error)
+      return (await running.ended).code
+    }
+  }
+}
 
 export interface GuestOptions extends Options {
   readonly memory?: number

@@ -47,7 +47,8 @@ const checkReport = (report: any, role: string, memoryBytes: number) => {
 interface Journey {
   readonly module: string
   readonly memory?: number
-  readonly memoryBytes: number
+  /** `undefined`: what the guest says. */
+  readonly memoryBytes?: number
   readonly background: boolean
   /** Asked again and again; must be `ok` wherever it is answered. */
   readonly verify: unknown
@@ -56,13 +57,13 @@ interface Journey {
 }
 
 /** Moves a guest over every link, one after the other, each destination being the next one's source. */
-const travel = async (dir: string, { background, during, memory, memoryBytes, module, verify }: Journey) => {
+const travel = async (dir: string, { background, during, memory, module, verify, ...journey }: Journey) => {
   let from: Host.Guest = await Host.source(dir, module, memory === undefined ? {} : { memory })
+  const memoryBytes = journey.memoryBytes ?? (await from.call({ op: "stats" })).answer.ramBytes
   let answered = 0
-  const stations: Array<Host.Guest> = [from]
   const verified = async (guest: Host.Guest) => {
-    const { answer, code, stderr } = await guest.call(verify)
-    assert.strictEqual(code, 0, stderr)
+    const { answer, error } = await guest.call(verify)
+    assert.isUndefined(error)
     assert.isTrue(answer.ok, JSON.stringify(answer))
     return answer
   }
@@ -82,25 +83,17 @@ const travel = async (dir: string, { background, during, memory, memoryBytes, mo
     if (!background) assert.strictEqual(answer.report.pages.background, 0)
     const { report } = await to.event("completed")
     checkReport(report, "destination", memoryBytes)
-    assert.isTrue(Number.isInteger(report.missingAtFirstAnswer))
 
     const ended = await here
     if (ended.code === 0) answered++
-    else {
-      assert.strictEqual(ended.code, 70)
-      assert.match(ended.error!.message, /moved/)
-    }
+    else assert.match(ended.error!.message, /moved/)
     assert.strictEqual((await there).code, 0)
     answered++
 
-    const refused = await from.call(verify)
-    assert.strictEqual(refused.code, 70)
-    assert.match(refused.error!.message, /moved to .*call it there/)
-    assert.lengthOf(refused.lines, 0)
+    assert.match((await from.call(verify)).error!.message, /moved to .*call it there/)
     const status = await from.status()
     assert.deepInclude(status, { state: "completed", remaining: 0, total: memoryBytes / 4096 })
     assert.strictEqual(await from.quit(), 0)
-    stations.push(to)
     from = to
   }
   const last = await verified(from)
@@ -158,7 +151,6 @@ describe("a guest moves over unix, tcp and fd, each destination being the next s
     const { answered } = await travel(dir, {
       module: "sqlite",
       memory: 24,
-      memoryBytes: 24 * 2 ** 20,
       background: true,
       verify: { op: "integrity" },
       during: { sql: "UPDATE work SET ticks = ticks + 1" }
@@ -182,8 +174,11 @@ describe("a guest that does not need all of its memory", () => {
     const status = await to.status()
     assert.strictEqual(status.state, "running")
     assert.isAbove(status.remaining, status.total / 2)
-    assert.strictEqual((await from.call({ op: "stats" })).code, 70)
-    await to.quit()
+    const refused = await Host.postcopy("call", "--control", from.control, "{\"op\":\"stats\"}")
+    assert.strictEqual(refused.code, 70)
+    assert.match(refused.error!.message, /moved to unix:.*call it there/)
+    assert.lengthOf(refused.lines, 0)
+    assert.strictEqual(await to.quit(), 0)
     const { answer, code, stderr } = await migration.ended
     assert.strictEqual(code, 0, stderr)
     assert.strictEqual(answer.report.state, "completed")
@@ -202,7 +197,7 @@ describe("a guest that does not need all of its memory", () => {
     ])
     const migration = Host.migrate(from, to.uri, ["--nobg"])
     const discarded = await to.call({ op: "discard", offset: 2 ** 20, length: 2 ** 20 })
-    assert.strictEqual(discarded.code, 0, discarded.stderr)
+    assert.isUndefined(discarded.error)
     const verified = to.call({ op: "verify" })
     const [{ report }, { answer, code }] = await Promise.all([to.event("completed"), migration.ended])
     // The last page may arrive, and the process go, before the answer is on its way.

@@ -1,0 +1,132 @@
+/**
+ * What the daemon does when pages cannot come any more: it says so to the guest's side and leaves the userfaultfd open,
+ * so that whoever waits goes on waiting and is never shown zeros.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber } from "effect"
+import * as Pipe from "../../src/protocol/umem/Pipe.ts"
+import { PAGE } from "./Contents.ts"
+import * as DestinationRig from "./DestinationRig.ts"
+import { settle, until } from "./Turns.ts"
+
+const blocks = { "pc.ram": 4 * PAGE, "vga.vram": 2 * PAGE }
+type Rig = Effect.Success<ReturnType<typeof DestinationRig.make>>
+
+/** The daemon fails with a thread waiting; what it says of it. */
+const failing = (rig: Rig, cause: Effect.Effect<void>) =>
+  Effect.gen(function*() {
+    const daemon = yield* rig.run
+    const thread = yield* Effect.forkScoped(rig.memory.read("pc.ram", 2), { startImmediately: true })
+    yield* until("the request", () => rig.requests.length > 0)
+    yield* cause
+    const ending = yield* Fiber.join(daemon)
+    yield* settle
+    assert.deepStrictEqual(rig.tags(), ["Ready", "Error"])
+    assert.isUndefined(thread.pollUnsafe(), "the reader is parked")
+    assert.strictEqual(rig.memory.waiting(), 1)
+    assert.isFalse(rig.uffdClosed(), "the userfaultfd stays open")
+    assert.strictEqual(rig.heard.eoc, 0, "nothing is confirmed")
+    assert.strictEqual(ending._tag, "Failed")
+    const detail = ending._tag === "Failed" ? ending.detail : ""
+    assert.strictEqual(rig.counters.failure(), detail)
+    return detail
+  })
+
+describe("pages that cannot come any more", () => {
+  it.effect("B25, B49: the end of the link is told as ERROR", () =>
+    Effect.gen(function*() {
+      const rig = yield* DestinationRig.make({ blocks })
+      assert.include(yield* failing(rig, Effect.sync(() => rig.source.close())), "before the end of the page stream")
+    }))
+
+  it.effect("B25, B49: a reset of the link is told as ERROR", () =>
+    Effect.gen(function*() {
+      const rig = yield* DestinationRig.make({ blocks })
+      assert.include(yield* failing(rig, Effect.sync(() => rig.source.reset())), "ECONNRESET")
+    }))
+
+  it.effect("B23: a record cut off by the end of the link is no page", () =>
+    Effect.gen(function*() {
+      for (const length of [1, 7, 8, 14, 15, 2000, 4110]) {
+        const rig = yield* DestinationRig.make({ blocks })
+        const detail = yield* failing(
+          rig,
+          Effect.andThen(rig.feed(rig.page("pc.ram", 2).slice(0, length)), Effect.sync(() => rig.source.close()))
+        )
+        assert.include(detail, "inside a page record")
+        assert.strictEqual(rig.memory.present(), 0)
+      }
+    }))
+
+  it.effect("EOS with pages missing is told as ERROR, with their number", () =>
+    Effect.gen(function*() {
+      const rig = yield* DestinationRig.make({ blocks })
+      assert.include(yield* failing(rig, rig.feed(rig.page("pc.ram", 0), rig.eos)), "5 pages missing")
+    }))
+
+  const word = (...bytes: ReadonlyArray<number>) => Uint8Array.from(bytes)
+  const name = [6, ...new TextEncoder().encode("pc.ram")]
+  const malformed: ReadonlyArray<readonly [title: string, bytes: Uint8Array]> = [
+    ["B26: a block list", word(0, 0, 0, 0, 0, 0, 0x40, 0x04)],
+    ["B27: neither page nor fill", word(0, 0, 0, 0, 0, 0, 0, 0, ...name)],
+    ["page and fill at once", word(0, 0, 0, 0, 0, 0, 0, 0x0a)],
+    ["an unknown flag", word(0, 0, 0, 0, 0, 0, 0, 0x48)],
+    ["CONTINUE before any block", word(0, 0, 0, 0, 0, 0, 0, 0x28)],
+    ["an EOS with an offset", word(0, 0, 0, 0, 0, 0, 0x10, 0x10)],
+    ["B28: an offset behind the block", word(0, 0, 0, 0, 0, 0, 0x40, 0x08, ...name)],
+    ["B28: an offset of 64 bits", word(0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xf0, 0x08, ...name)],
+    ["B28: a name of no bytes", word(0, 0, 0, 0, 0, 0, 0, 0x08, 0)],
+    ["B28: a block that is not there", word(0, 0, 0, 0, 0, 0, 0, 0x08, 5, ...name.slice(1, 6))]
+  ]
+  it.effect.each(malformed)("%s is told as ERROR, on the word that is wrong", ([, bytes]) =>
+    Effect.gen(function*() {
+      const rig = yield* DestinationRig.make({ blocks })
+      assert.include(yield* failing(rig, rig.feed(bytes)), "a page record that cannot be")
+      assert.strictEqual(rig.memory.present(), 0)
+    }))
+
+  it.effect("a page that the kernel refuses is told as ERROR, and is not taken for installed", () =>
+    Effect.gen(function*() {
+      const rig = yield* DestinationRig.make({ blocks, wrap: (uffd) => ({ ...uffd, copy: () => -14 }) })
+      assert.include(yield* failing(rig, rig.feed(rig.page("pc.ram", 2))), "EFAULT")
+    }))
+
+  it.effect("everything in front of the wrong record is installed", () =>
+    Effect.gen(function*() {
+      const rig = yield* DestinationRig.make({ blocks })
+      yield* failing(rig, rig.feed(rig.page("pc.ram", 0), rig.page("vga.vram", 1), word(0, 0, 0, 0, 0, 0, 0, 0x0a)))
+      assert.strictEqual(rig.memory.present(), 2)
+    }))
+})
+
+describe("a source that is gone with nothing missing", () => {
+  const whole = (rig: Rig) => [
+    ...[0, 1, 2, 3].map((page) => rig.page("pc.ram", page)),
+    ...[0, 1].map((page) => rig.page("vga.vram", page)),
+    rig.eos
+  ]
+  it.effect("is no failure: it sent everything and its EOS, and closed without waiting for EOC", () =>
+    Effect.gen(function*() {
+      const rig = yield* DestinationRig.make({ blocks })
+      const daemon = yield* rig.run
+      yield* settle
+      yield* rig.feed(...whole(rig))
+      rig.source.close()
+      yield* until("QUIT", () => rig.told.length > 1)
+      rig.tell(Pipe.quit("guest"))
+      assert.deepStrictEqual(yield* Fiber.join(daemon), { _tag: "Finished" })
+      assert.deepStrictEqual([rig.tags(), rig.memory.present()], [["Ready", "Quit"], 6])
+    }))
+
+  it.effect("is no failure either where the daemon's first word finds it gone: what it sent is read", () =>
+    Effect.gen(function*() {
+      const rig = yield* DestinationRig.make({ blocks })
+      yield* rig.feed(...whole(rig))
+      rig.source.close()
+      const daemon = yield* rig.run
+      yield* until("QUIT", () => rig.told.length > 1)
+      rig.tell(Pipe.quit("guest"))
+      assert.deepStrictEqual(yield* Fiber.join(daemon), { _tag: "Finished" })
+      assert.deepStrictEqual([rig.tags(), rig.memory.present()], [["Ready", "Quit"], 6])
+    }))
+})
