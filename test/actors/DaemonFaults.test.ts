@@ -68,7 +68,11 @@ describe("a page fault", () => {
       assert.deepStrictEqual(yield* rig.memory.read("pc.ram", 2), new Uint8Array(PAGE))
       assert.deepStrictEqual(yield* rig.memory.read("vga.vram", 1), new Uint8Array(PAGE).fill(0xab))
       assert.deepStrictEqual(rig.requests, [])
-      assert.deepStrictEqual(["onDemand", "background", "fill"].map((slot) => rig.counters.get(slot as "fill")), [0, 3, 2])
+      assert.deepStrictEqual(["onDemand", "background", "fill"].map((slot) => rig.counters.get(slot as "fill")), [
+        0,
+        3,
+        2
+      ])
     }))
 
   it.effect("comes before or after the guest's READY: nothing is asked before it", () =>

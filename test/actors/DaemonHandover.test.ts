@@ -68,7 +68,7 @@ describe("the handover", () => {
           let refused = false
           return {
             ...uffd,
-            copy: (address, source, offset, length) => {
+            copy: (_address, _source, _offset, length) => {
               if (refused) return length
               refused = true
               return -11

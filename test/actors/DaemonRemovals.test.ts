@@ -38,7 +38,11 @@ describe("a removal", () => {
       yield* until("the page behind it", () => rig.memory.present() === 2)
       assert.deepStrictEqual(yield* rig.memory.read("pc.ram", 1), zeros)
       assert.deepStrictEqual(rig.requests, [[1, "pc.ram", [1]]])
-      assert.deepStrictEqual([rig.counters.get("removed"), rig.counters.get("onDemand"), rig.counters.get("background")], [1, 0, 1])
+      assert.deepStrictEqual([
+        rig.counters.get("removed"),
+        rig.counters.get("onDemand"),
+        rig.counters.get("background")
+      ], [1, 0, 1])
     }))
 
   it.effect("after arrival is not told; the page reads zero, and counts as received", () =>
@@ -52,7 +56,11 @@ describe("a removal", () => {
       yield* rig.feed(rig.page("pc.ram", 1), rig.page("pc.ram", 0))
       yield* until("the page behind it", () => rig.memory.present() === 2)
       assert.deepStrictEqual(yield* rig.memory.read("pc.ram", 1), zeros)
-      assert.deepStrictEqual([rig.requests.length, rig.counters.get("removed"), rig.counters.get("background")], [0, 0, 2])
+      assert.deepStrictEqual([rig.requests.length, rig.counters.get("removed"), rig.counters.get("background")], [
+        0,
+        0,
+        2
+      ])
     }))
 
   it.effect("B29: late data for a removed page is dropped, touched or not", () =>

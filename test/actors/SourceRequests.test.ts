@@ -76,16 +76,19 @@ describe("the source's requests", () => {
     ["B11: a page number of 64 bits", [1, ...name("pc.ram"), ...be32(1), 255, 255, 255, 255, 255, 255, 255, 255], 12],
     ["B11: a removal behind the block's end", [5, ...name("pc.ram2"), ...be32(1), ...be64(4)], 13]
   ]
-  it.effect.each(malformed)("%s is malformed input, and the actor's failure", ([, bytes, offset]) =>
-    Effect.gen(function*() {
-      const rig = yield* SourceRig.make({ blocks, background: false })
-      const life = yield* rig.begin
-      rig.send(Uint8Array.from(bytes))
-      const error = yield* Effect.flip(Fiber.join(life))
-      assert.strictEqual(error._tag, "MalformedInput")
-      if (error._tag === "MalformedInput") assert.isAtMost(error.offset, offset)
-      assert.deepStrictEqual([rig.arrived.length, rig.seen.eos], [0, 0])
-    }))
+  it.effect.each(malformed)(
+    "%s is malformed input, and the actor's failure",
+    ([, bytes, offset]) =>
+      Effect.gen(function*() {
+        const rig = yield* SourceRig.make({ blocks, background: false })
+        const life = yield* rig.begin
+        rig.send(Uint8Array.from(bytes))
+        const error = yield* Effect.flip(Fiber.join(life))
+        assert.strictEqual(error._tag, "MalformedInput")
+        if (error._tag === "MalformedInput") assert.isAtMost(error.offset, offset)
+        assert.deepStrictEqual([rig.arrived.length, rig.seen.eos], [0, 0])
+      })
+  )
 
   it.effect("malformed input after the last page is a failure too, and a request cut off by the end", () =>
     Effect.gen(function*() {

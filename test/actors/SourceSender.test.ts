@@ -125,7 +125,10 @@ describe("a source without background", () => {
       yield* until("three pages", () => rig.arrived.length === 3)
       yield* TestClock.adjust("1 hour")
       yield* settle
-      assert.deepStrictEqual(rig.arrived.map(({ idstr, page }) => [idstr, page]), [["vga.vram", 8], ["vga.vram", 2], ["pc.ram", 39]])
+      assert.deepStrictEqual(rig.arrived.map(({ idstr, page }) => [idstr, page]), [["vga.vram", 8], ["vga.vram", 2], [
+        "pc.ram",
+        39
+      ]])
       assert.deepInclude(rig.sender.progress(), { onDemand: 3, background: 0, dirty: 46 })
       assert.isUndefined(life.pollUnsafe())
     }))

@@ -196,8 +196,12 @@ const guest = (running: Running, control: string): Guest => {
     cancel: () => asked(askOnce(control, (of) => of.Cancel())),
     limit: (bytesPerSecond) => asked(askOnce(control, (of) => of.SetBandwidth({ bytesPerSecond }))),
     send: (uri, { background = true, maxBandwidth } = {}) =>
-      asked(askOnce(control, (of) =>
-        of.Migrate({ to: { _tag: "Uri", uri }, background, maxBandwidth: maxBandwidth ?? null }))),
+      asked(
+        askOnce(
+          control,
+          (of) => of.Migrate({ to: { _tag: "Uri", uri }, background, maxBandwidth: maxBandwidth ?? null })
+        )
+      ),
     reaches: async (satisfies) => {
       while (true) {
         const now = await status()
@@ -206,7 +210,8 @@ const guest = (running: Running, control: string): Guest => {
     },
     quit: async () => {
       const { error } = await asked(askOnce(control, (of) => of.Quit()))
-      assert.isUndefined(error)
+      // The process may end faster than it answers.
+      assert.isTrue(error === undefined || error.tag === "ControlLost", JSON.stringify(error))
       return (await running.ended).code
     }
   }

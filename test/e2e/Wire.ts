@@ -46,8 +46,7 @@ export const NO_BLOCKS = be64(2)
 export const memSize = (
   blocks: ReadonlyArray<Block>,
   total = blocks.reduce((sum, { length }) => sum + length, 0)
-): Buffer =>
-  Buffer.concat([be64(total + 4), ...blocks.flatMap(({ idstr, length }) => [name(idstr), be64(length)])])
+): Buffer => Buffer.concat([be64(total + 4), ...blocks.flatMap(({ idstr, length }) => [name(idstr), be64(length)])])
 
 export const deviceState = (bytes: Uint8Array): Buffer => Buffer.concat([be32(bytes.length), bytes])
 
@@ -89,7 +88,7 @@ export interface Reader {
 }
 
 export const reader = (stream: Duplex): Reader => {
-  let buffered = Buffer.alloc(0)
+  let buffered: Buffer = Buffer.alloc(0)
   let over = false
   stream.on("data", (chunk: Buffer) => {
     buffered = buffered.length === 0 ? chunk : Buffer.concat([buffered, chunk])
