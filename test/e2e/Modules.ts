@@ -159,7 +159,14 @@ export const abacus = (dir: string): string => {
   const section = (id: number, ...content: ReadonlyArray<number>) => [id, content.length, ...content]
   const body = (...code: ReadonlyArray<number>) => [code.length + 2, 0, ...code, 0x0b]
   const wasm = [
-    ...[0, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
+    0,
+    0x61,
+    0x73,
+    0x6d,
+    1,
+    0,
+    0,
+    0,
     ...section(1, 2, 0x60, 2, 0x7f, 0x7f, 0, 0x60, 1, 0x7f, 1, 0x7f), // types: (i32, i32) → (), (i32) → i32
     ...section(3, 2, 0, 1), // functions: store, load
     ...section(5, 1, 1, 1, 0x80, 1), // memory: 1 to 128 pages of 64 KiB
