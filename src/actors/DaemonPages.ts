@@ -347,10 +347,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
         serveFaults()
       })
       link.attach((readable, writable) => {
-        if (writable) {
-          backlog.forwardNoted()
-          flush()
-        }
+        if (writable) flush()
         if (readable) read()
       })
       flush()

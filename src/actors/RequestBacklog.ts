@@ -125,7 +125,7 @@ export class RequestBacklog {
   }
 
   /** Says what was only noted, as far as the backlog allows. */
-  forwardNoted(): void {
+  #forwardNoted(): void {
     if (this.#noted === 0) return
     for (const pages of this.#options.blocks) {
       const { removalDue, suspended, table } = pages
@@ -145,10 +145,15 @@ export class RequestBacklog {
     }
   }
 
-  /** Writes what the link takes. */
+  /**
+   * Writes what the link takes, noted things included: while something is noted the backlog is never left empty, since
+   * only a backlog is told when the link takes more.
+   */
   flush(): void {
     const { counters, link, onEoc } = this.#options
-    while (this.#at < this.#end) {
+    while (true) {
+      if (this.#noted > 0 && this.open) this.#forwardNoted()
+      if (this.#at === this.#end) break
       const n = link.write(this.#out, this.#at, this.#end - this.#at)
       if (n === AGAIN) break
       if (n <= 0) {

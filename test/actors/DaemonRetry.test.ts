@@ -5,7 +5,7 @@ import { TestClock } from "effect/testing"
 import type { FaultChannel } from "../../src/services/Userfaultfd.ts"
 import { PAGE, pageOf } from "./Contents.ts"
 import * as DestinationRig from "./DestinationRig.ts"
-import { settle, until } from "./Turns.ts"
+import { passing, settle, until } from "./Turns.ts"
 
 const blocks = { "pc.ram": 4 * PAGE }
 
@@ -111,15 +111,19 @@ describe("a page that the kernel puts off", () => {
       yield* rig.run
       const dropped = new Set<number>()
       const all: Array<Fiber.Fiber<void>> = []
-      for (let page = 0; page < 64; page++) {
-        if (page % 3 === 0) {
-          dropped.add((page * 5) % 64)
-          all.push(yield* Effect.forkScoped(rig.memory.discard("ram", (page * 5) % 64, 1), { startImmediately: true }))
+      const feeding = yield* Effect.forkScoped(Effect.gen(function*() {
+        for (let page = 0; page < 64; page++) {
+          if (page % 3 === 0) {
+            const victim = (page * 5) % 64
+            dropped.add(victim)
+            all.push(yield* Effect.forkScoped(rig.memory.discard("ram", victim, 1), { startImmediately: true }))
+          }
+          yield* rig.feed(rig.page("ram", page))
+          if (page % 7 === 0) yield* Effect.yieldNow
         }
-        yield* rig.feed(rig.page("ram", page))
-        if (page % 7 === 0) yield* Effect.yieldNow
-      }
-      yield* settle
+      }))
+      // The link is not read while a page is put off: only time lets it go on.
+      yield* passing(feeding)
       for (let i = 0; i < 5; i++) {
         yield* TestClock.adjust(1)
         yield* settle

@@ -1,0 +1,136 @@
+/**
+ * A source that does not read: what the daemon has to say to it is bounded, faults are still read and noted, and all of
+ * them are forwarded once it reads again.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber } from "effect"
+import { PENDING_SIZE_MAX } from "../../src/actors/RequestBacklog.ts"
+import * as Pipe from "../../src/protocol/umem/Pipe.ts"
+import { Event, EVENT_WORDS, type FaultChannel } from "../../src/services/Userfaultfd.ts"
+import { PAGE } from "./Contents.ts"
+import * as DestinationRig from "./DestinationRig.ts"
+import { settle, until } from "./Turns.ts"
+
+/** Events of one burst. */
+const BURST = 64
+
+/** A userfaultfd whose events the test makes up, a burst at a time; every page is taken. */
+const scripted = () => {
+  let onBurst: (count: number) => void = () => {}
+  const ring = new Float64Array(BURST * EVENT_WORDS)
+  const zeroed: Array<number> = []
+  const channel: FaultChannel = {
+    ring,
+    attach: (callback) => {
+      onBurst = callback
+    },
+    drain: () => 0,
+    copy: (_address, _source, _offset, length) => length,
+    zeropage: (address, length) => {
+      zeroed.push(address)
+      return length
+    },
+    continueRange: (_address, length) => length,
+    wake: () => 0,
+    close: () => {}
+  }
+  return {
+    channel,
+    zeroed,
+    fault: (addresses: ReadonlyArray<number>) => {
+      for (const [i, address] of addresses.entries()) ring.set([Event.PageFault, 0, address, 0], i * EVENT_WORDS)
+      onBurst(addresses.length)
+    },
+    remove: (start: number, end: number) => {
+      ring.set([Event.Remove, start, end, 0])
+      onBurst(1)
+    }
+  }
+}
+
+const PAGES = 120_000
+
+const flooded = Effect.fnUntraced(function*(capacity: number) {
+  const uffd = scripted()
+  const rig = yield* DestinationRig.make({
+    blocks: { ram: PAGES * PAGE },
+    link: { capacity },
+    wrap: () => uffd.channel
+  })
+  const base = rig.memory.blocks[0]!.address
+  const daemon = yield* rig.run
+  yield* until("INIT", () => rig.heard.init > 0)
+  rig.sourceReading(false)
+  // One fault a burst: 13 bytes a page, the dearest way to ask.
+  for (let page = 0; page < PAGES; page++) uffd.fault([base + page * PAGE])
+  yield* settle
+  return { base, daemon, rig, uffd }
+})
+
+const asked = (rig: Effect.Success<ReturnType<typeof DestinationRig.make>>) =>
+  rig.requests.flatMap(([cmd, , pages]) => cmd === 5 ? [] : pages)
+
+describe("a source that does not read", () => {
+  for (const capacity of [64 * 1024, 4 * 1024 * 1024]) {
+    it.effect(`B19: gets every request when it reads again, none twice, with a link that holds ${capacity} bytes`, () =>
+      Effect.gen(function*() {
+        const { rig } = yield* flooded(capacity)
+        assert.strictEqual(rig.requests.length, 0)
+        rig.sourceReading(true)
+        yield* until("every request", () => asked(rig).length >= PAGES)
+        yield* settle
+        const pages = asked(rig)
+        assert.strictEqual(pages.length, PAGES)
+        assert.strictEqual(new Set(pages).size, PAGES)
+        assert.strictEqual(rig.heard.malformed, "")
+      }))
+  }
+
+  it.effect("B19: is owed no more than the mark and one message, whatever the guest does", () =>
+    Effect.gen(function*() {
+      const { rig } = yield* flooded(64 * 1024)
+      // What is owed comes out in one go, before anything noted is put behind it.
+      const buffer = new Uint8Array(64 * 1024)
+      let owed = 0
+      const noted = rig.counters.get("outstanding")
+      assert.strictEqual(noted, PAGES)
+      for (let n = rig.source.read(buffer, 0, buffer.length); n > 0; n = rig.source.read(buffer, 0, buffer.length)) {
+        owed += n
+      }
+      assert.isAtMost(owed, 64 * 1024)
+      assert.isBelow(rig.counters.get("bytesSent"), 64 * 1024 + 2)
+    }))
+
+  it.effect("B19: a big link that takes all at once does not leave noted faults behind", () =>
+    Effect.gen(function*() {
+      const { rig } = yield* flooded(700_000)
+      rig.sourceReading(true)
+      yield* until("every request", () => asked(rig).length >= PAGES)
+      assert.strictEqual(new Set(asked(rig)).size, PAGES)
+    }))
+
+  it.effect("a noted fault on a page that is removed meanwhile gets zeros, and is never asked for", () =>
+    Effect.gen(function*() {
+      const { base, rig, uffd } = yield* flooded(64 * 1024)
+      const last = base + (PAGES - 1) * PAGE
+      uffd.remove(last, last + PAGE)
+      assert.deepStrictEqual(uffd.zeroed, [last])
+      rig.sourceReading(true)
+      yield* until("every other request", () => asked(rig).length >= PAGES - 1)
+      yield* settle
+      assert.isFalse(asked(rig).includes(PAGES - 1))
+    }))
+
+  it.effect("still hears EOC as the last thing when the guest quits", () =>
+    Effect.gen(function*() {
+      const { daemon, rig } = yield* flooded(64 * 1024)
+      rig.tell(Pipe.quit("guest"))
+      yield* until("QUIT", () => rig.told.length > 1)
+      assert.strictEqual(rig.heard.eoc, 0)
+      rig.sourceReading(true)
+      yield* until("EOC", () => rig.heard.eoc === 1)
+      yield* rig.feed(rig.eos)
+      assert.deepStrictEqual(yield* Fiber.join(daemon), { _tag: "Finished" })
+      assert.strictEqual(rig.heard.malformed, "")
+    }))
+})
