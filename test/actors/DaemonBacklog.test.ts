@@ -4,7 +4,6 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
-import { PENDING_SIZE_MAX } from "../../src/actors/RequestBacklog.ts"
 import * as Pipe from "../../src/protocol/umem/Pipe.ts"
 import { Event, EVENT_WORDS, type FaultChannel } from "../../src/services/Userfaultfd.ts"
 import { PAGE } from "./Contents.ts"
