@@ -30,6 +30,7 @@ import {
   Refused
 } from "./MigrationError.ts"
 import * as Pipe from "./protocol/umem/Pipe.ts"
+import { rehearse } from "./Rehearsal.ts"
 import type { Report } from "./Report.ts"
 import { RunningGuest } from "./RunningGuest.ts"
 import { DaemonProcess, type UmemDaemonHandle } from "./services/DaemonProcess.ts"
@@ -280,7 +281,10 @@ export const listen = Effect.fnUntraced(function*(
     Effect.mapError((error) => notHere(guestFailed(error)))
   )
   const guest = new RunningGuest(vcpu, "destination")
-  const daemon = yield* (yield* DaemonProcess).start.pipe(Effect.mapError(notHere))
+  // What this process does at the switchover it has done once before, while the daemon starts on another core.
+  const [daemon] = yield* Effect.all([(yield* DaemonProcess).start, rehearse], { concurrency: 2 }).pipe(
+    Effect.mapError(notHere)
+  )
   const listener = yield* links.listen(options.from).pipe(Effect.mapError(notHere))
 
   const times: Times = {
