@@ -76,10 +76,10 @@ interface Times {
   missingAtFirstAnswer: number | undefined
 }
 
-/** Global host page numbers: blocks follow each other, each rounded up to whole host pages. */
-const numbering = (blocks: ReadonlyArray<RegisteredBlock>, hostPageSize: number) => {
+/** Global host page numbers: blocks follow each other, each rounded up to whole host pages of its own size. */
+const numbering = (blocks: ReadonlyArray<RegisteredBlock>) => {
   let next = 0
-  const bases = blocks.map(({ length }) => {
+  const bases = blocks.map(({ hostPageSize, length }) => {
     const base = next
     next += Math.ceil(length / hostPageSize)
     return base
@@ -88,6 +88,7 @@ const numbering = (blocks: ReadonlyArray<RegisteredBlock>, hostPageSize: number)
     pages: (idstr: string, offset: number, length: number): Float64Array => {
       const at = blocks.findIndex((block) => block.idstr === idstr)
       if (at < 0) return new Float64Array(0)
+      const { hostPageSize } = blocks[at]!
       const first = bases[at]! + Math.floor(offset / hostPageSize)
       return Float64Array.from({ length: Math.ceil(length / hostPageSize) }, (_, i) => first + i)
     },
@@ -95,6 +96,7 @@ const numbering = (blocks: ReadonlyArray<RegisteredBlock>, hostPageSize: number)
       Array.from(pages, (page): readonly [number, number, number] => {
         let at = bases.length - 1
         while (at > 0 && bases[at]! > page) at--
+        const { hostPageSize } = blocks[at]!
         return [at, (page - bases[at]!) * hostPageSize, hostPageSize]
       })
   }
@@ -141,7 +143,7 @@ const takeOver = Effect.fnUntraced(function*(
   link.release()
   yield* channel.send(Pipe.ready("guest"))
 
-  const pages = numbering(registration.blocks, registration.hostPageSize)
+  const pages = numbering(registration.blocks)
   const touch = yield* (yield* Prefault).make(vcpu.blocks())
   vcpu.discards((idstr, offset, length) => {
     // An idempotent notice: the kernel's own event has told the daemon already, so a full mailbox may drop it.

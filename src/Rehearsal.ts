@@ -74,7 +74,6 @@ const rehearsal = Effect.gen(function*() {
     inbox: daemonInbox,
     blocks: memory.blocks,
     targetPageSize: PAGE,
-    hostPageSize: PAGE,
     flags: 0,
     remainder: new Uint8Array(0),
     counters: new DaemonCounters.DaemonCounters(new ArrayBuffer(DaemonCounters.BYTES))

@@ -46,7 +46,7 @@ const main = Effect.gen(function*() {
     ended: () => ({ _tag: "ChannelClosed" })
   })
   const link = NativeLink.fromDescriptor(addon, received.link, "the source")
-  const uffd = Userfaultfd.serve(addon, received.uffd)
+  const uffd = Userfaultfd.serve(addon, received.uffd, table.blocks, received.memfds)
   const ending = yield* UmemDaemon.run({
     uffd,
     link,
@@ -54,7 +54,6 @@ const main = Effect.gen(function*() {
     inbox,
     blocks: table.blocks,
     targetPageSize: table.targetPageSize,
-    hostPageSize: table.hostPageSize,
     flags: table.flags,
     remainder,
     counters: new DaemonCounters.DaemonCounters(counters.buffer())

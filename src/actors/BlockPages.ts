@@ -16,47 +16,49 @@ export interface BlockPages {
   readonly taken: Bitmap
   /** Host pages to be answered with zeros as soon as the kernel takes it. */
   readonly zeroDue: Bitmap
-  /** Host pages complete and not taken by the kernel yet, with their bytes. While there is one the link is not read. */
-  readonly installDue: Map<number, Uint8Array>
-  /** Host pages under assembly, for target pages smaller than host pages. */
-  readonly staging: Map<number, Uint8Array>
+  /**
+   * Host pages complete and not taken by the kernel yet, with their bytes unless they are staged or zero. While there is
+   * one the link is not read.
+   */
+  readonly installDue: Map<number, Uint8Array | undefined>
+  /** Mode "copy": host pages under assembly, for target pages smaller than host pages. */
+  readonly assembly: Map<number, Uint8Array>
+  /** Mode "continue": host pages of which the memfd holds more than zeros. */
+  readonly staged: Bitmap
   /** Milliseconds of the clock at the first fault on a host page that is waited for. */
   readonly since: Map<number, number>
+  /** Nothing is missing, and the kernel has been told so. */
+  unregistered: boolean
 }
 
 /** Of all blocks, in order; and how many pages they have. */
 export const make = (
   blocks: ReadonlyArray<RegisteredBlock>,
-  targetPageSize: number,
-  hostPageSize: number
+  targetPageSize: number
 ): { readonly blocks: ReadonlyArray<BlockPages>; readonly hostPages: number; readonly targetPages: number } => {
   let hostPages = 0
   let targetPages = 0
-  return {
-    blocks: blocks.map((block) => {
-      const table = new PageTable({ length: block.length, targetPageSize, hostPageSize })
-      const base = hostPages
-      const { hostPages: hosts, targetPages: targets } = table.geometry
-      hostPages += hosts
-      targetPages += targets
-      return {
-        block,
-        table,
-        base,
-        suspended: new Bitmap(hosts),
-        removalDue: new Bitmap(targets),
-        taken: new Bitmap(hosts),
-        zeroDue: new Bitmap(hosts),
-        installDue: new Map(),
-        staging: new Map(),
-        since: new Map()
-      }
-    }),
-    get hostPages() {
-      return hostPages
-    },
-    get targetPages() {
-      return targetPages
+  const all = blocks.map((block): BlockPages => {
+    const { hostPageSize, length, mode } = block
+    const table = new PageTable({ length, targetPageSize, hostPageSize })
+    const base = hostPages
+    const { hostPages: hosts, targetPages: targets } = table.geometry
+    hostPages += hosts
+    targetPages += targets
+    return {
+      block,
+      table,
+      base,
+      suspended: new Bitmap(hosts),
+      removalDue: new Bitmap(targets),
+      taken: new Bitmap(hosts),
+      zeroDue: new Bitmap(hosts),
+      installDue: new Map(),
+      assembly: new Map(),
+      staged: new Bitmap(mode === "continue" ? hosts : 0),
+      since: new Map(),
+      unregistered: false
     }
-  }
+  })
+  return { blocks: all, hostPages, targetPages }
 }

@@ -30,7 +30,6 @@ export interface Options {
   readonly link: Link
   readonly blocks: ReadonlyArray<RegisteredBlock>
   readonly targetPageSize: number
-  readonly hostPageSize: number
   readonly counters: DaemonCounters
   /** Whether installed pages are noted for TRIGGER_PAGE_FAULT. */
   readonly trigger: boolean
@@ -62,17 +61,17 @@ export interface DaemonPages {
 }
 
 export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<DaemonPages> {
-  const { counters, hostPageSize, link, targetPageSize, trigger, uffd, wake } = options
+  const { counters, link, targetPageSize, trigger, uffd, wake } = options
   const clock = yield* Clock.Clock
   const now = () => Number(clock.currentTimeNanosUnsafe()) / 1e6
 
-  const { blocks, hostPages, targetPages } = Blocks.make(options.blocks, targetPageSize, hostPageSize)
+  const { blocks, hostPages, targetPages } = Blocks.make(options.blocks, targetPageSize)
   const byName = new Map(blocks.map((pages) => [pages.block.idstr, pages]))
   counters.set("total", targetPages)
 
   const decoder = RamStream.decoder({ blocks: options.blocks, targetPageSize, phase: "postcopy" })
   const input = new Uint8Array(READ_BYTES)
-  const fillBytes = new Uint8Array(Math.max(targetPageSize, hostPageSize))
+  const fillBytes = new Uint8Array(targetPageSize)
   let eosSeen = false
   let inputEnded = false
   let failure: { readonly detail: string; readonly lost: boolean } | undefined
@@ -111,7 +110,6 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
 
   const installer: PageInstaller = new PageInstaller({
     uffd,
-    hostPageSize,
     readEvents: () => readEvents(),
     onPlaced: (pages, host) => {
       pages.table.installed(host)
@@ -137,7 +135,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   const remove = (pages: BlockPages, first: number, count: number) => {
     const { table } = pages
     table.remove(first, count)
-    installer.forgetRemoved(pages)
+    installer.forgetRemoved(pages, first, count)
     backlog.forgetFaults(pages, first, count)
     backlog.tellRemoved(pages, table.newTargets)
     for (let i = 0; i < table.waiters.length; i++) installer.zero(pages, table.waiters[i]!)
@@ -148,7 +146,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
 
   const removeRange = (start: number, end: number) => {
     for (const pages of blocks) {
-      const { address, length } = pages.block
+      const { address, hostPageSize, length } = pages.block
       const first = Math.max(0, Math.floor((start - address) / hostPageSize))
       const past = Math.ceil((Math.min(end, address + length) - address) / hostPageSize)
       if (past > first) remove(pages, first, past - first)
@@ -186,7 +184,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
 
   const find = (address: number): BlockPages | undefined => {
     for (const pages of blocks) {
-      const host = Math.floor((address - pages.block.address) / hostPageSize)
+      const host = Math.floor((address - pages.block.address) / pages.block.hostPageSize)
       if (host >= 0 && host < pages.table.geometry.hostPages) return pages
     }
     return undefined
@@ -195,10 +193,11 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   const serveFault = (address: number) => {
     const pages = find(address)
     if (pages === undefined) return
-    const host = Math.floor((address - pages.block.address) / hostPageSize)
+    const { address: base, hostPageSize } = pages.block
+    const host = Math.floor((address - base) / hostPageSize)
     const answer = pages.table.fault(host)
     if (answer === "installed") {
-      uffd.wake(pages.block.address + host * hostPageSize, hostPageSize)
+      installer.present(pages, base + host * hostPageSize)
       return
     }
     if (answer === "removed") {
@@ -229,29 +228,48 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
 
   // ------------------------------------------------------------------------------------------------ records
 
-  /** Takes one target page and installs every host page that it completes. */
-  const arrive = (pages: BlockPages, target: number, bytes: Uint8Array, isFill: boolean, byte: number) => {
-    const { staging, table } = pages
+  /**
+   * Keeps the bytes of a target page until its host pages go in: in the memfd, or where it is the smaller in a buffer for
+   * the whole host page. `undefined` is zeros, which a memfd has of its own accord.
+   */
+  const keep = (pages: BlockPages, target: number, bytes: Uint8Array | undefined) => {
+    const { assembly, block, table } = pages
+    const { hostPageSize, length, mode } = block
+    const host = table.firstHost(target)
+    if (mode === "continue") {
+      if (bytes === undefined) return
+      const end = Math.min((target + 1) * targetPageSize, length)
+      for (let at = target * targetPageSize, page = host; at < end; page++) {
+        const n = Math.min((page + 1) * hostPageSize, end) - at
+        // Of a target page that is larger a part may have been given back.
+        if (!table.isRemoved(page)) installer.stage(pages, page, at, bytes, at - target * targetPageSize, n)
+        at += n
+      }
+      return
+    }
+    if (targetPageSize >= hostPageSize) return
+    let assembled = assembly.get(host)
+    if (assembled === undefined) {
+      assembled = new Uint8Array(hostPageSize)
+      assembly.set(host, assembled)
+    }
+    if (bytes !== undefined) assembled.set(bytes, (target - table.firstTarget(host)) * targetPageSize)
+  }
+
+  /** Takes one target page (`undefined`: zeros) and installs every host page that it completes. */
+  const arrive = (pages: BlockPages, target: number, bytes: Uint8Array | undefined, isFill: boolean) => {
+    const { assembly, block, table } = pages
     if (!table.wants(target)) return
     counters.add(table.isRequested(target) ? "onDemand" : "background", 1)
     if (isFill) counters.add("fill", 1)
-    if (targetPageSize < hostPageSize) {
-      const host = table.firstHost(target)
-      let staged = staging.get(host)
-      if (staged === undefined) {
-        staged = new Uint8Array(hostPageSize)
-        staging.set(host, staged)
-      }
-      staged.set(bytes.subarray(0, targetPageSize), (target - table.firstTarget(host)) * targetPageSize)
-      if (table.received(target) === "stage") return
-      staging.delete(host)
-      if (table.installable(host)) installer.install(pages, host, staged, 0, false)
-      return
-    }
-    table.received(target)
+    keep(pages, target, bytes)
+    if (table.received(target) === "stage") return
+    const first = table.firstHost(target)
     const end = table.endHost(target)
-    for (let host = table.firstHost(target), at = 0; host < end; host++, at += hostPageSize) {
-      if (table.installable(host)) installer.install(pages, host, bytes, at, isFill && byte === 0)
+    const assembled = assembly.get(first)
+    if (assembled !== undefined) assembly.delete(first)
+    for (let host = first, at = 0; host < end; host++, at += block.hostPageSize) {
+      if (table.installable(host)) installer.install(pages, host, assembled ?? bytes, at)
     }
   }
 
@@ -269,11 +287,12 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
         case "Message": {
           const record = outcome.message
           if (record._tag === "Page") {
-            arrive(byName.get(record.idstr)!, record.address / targetPageSize, record.data, false, 0)
+            arrive(byName.get(record.idstr)!, record.address / targetPageSize, record.data, false)
           } else if (record._tag === "Fill") {
             // SAFETY: one page for all fills: COPY has taken its bytes, or the installer a copy of them, when `arrive` returns.
             if (fillBytes[0] !== record.byte) fillBytes.fill(record.byte)
-            arrive(byName.get(record.idstr)!, record.address / targetPageSize, fillBytes, true, record.byte)
+            const bytes = record.byte === 0 ? undefined : fillBytes
+            arrive(byName.get(record.idstr)!, record.address / targetPageSize, bytes, true)
           } else if (record._tag === "Eos") {
             eosSeen = true
             inputEnded = true
@@ -298,8 +317,19 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     }
   }
 
+  /** A block of which nothing is missing or put off needs no more events; once no block needs any, the fiber is told. */
   const checkComplete = () => {
-    if (completeTold || !blocks.every(({ table }) => table.complete)) return
+    if (completeTold) return
+    let all = true
+    for (const pages of blocks) {
+      if (pages.unregistered) continue
+      if (!pages.table.complete || !installer.idle) all = false
+      else {
+        pages.unregistered = true
+        uffd.unregister(pages.block.address, pages.table.hostPages * pages.block.hostPageSize)
+      }
+    }
+    if (!all) return
     completeTold = true
     wake()
   }

@@ -39,7 +39,6 @@ export interface Options {
   readonly inbox: Queue.Queue<DaemonMessage>
   readonly blocks: ReadonlyArray<RegisteredBlock>
   readonly targetPageSize: number
-  readonly hostPageSize: number
   /** Bit 0: the guest's side takes the faults, and the end comes by pages. */
   readonly flags: number
   /** Bytes read from the link before the handover. */

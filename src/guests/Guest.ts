@@ -31,8 +31,18 @@ export interface GuestOptions {
 export interface Block<Id extends string = string> {
   /** 1…255 bytes of UTF-8, unique within the guest. */
   readonly idstr: Id
-  /** Bytes, a positive multiple of {@link pageSize}. */
+  /** Bytes, a positive multiple of {@link pageSize} and of `hugePageSize`. */
   readonly length: number
+  /**
+   * What the memory is made of: `anonymous` (default), into which a destination copies pages, or a `memfd`, which it fills
+   * through a view of its own and maps page by page. The wire does not tell: the two sides may differ.
+   */
+  readonly backing?: "anonymous" | "memfd" | undefined
+  /**
+   * Bytes of the huge pages that a memfd takes from the host's pool, for example 2 MiB; default: ordinary pages. At a
+   * destination a huge page is there only as a whole, and `discard` gives whole ones back.
+   */
+  readonly hugePageSize?: number | undefined
 }
 
 /** What every function of a guest is given: the same object during the guest's stay in one process. */
@@ -44,7 +54,7 @@ export interface Context<Id extends string = string, State = any> {
   readonly options: GuestOptions
   /**
    * Gives pages back to the host: they read zero from now on, and a migration need not move them.
-   * `offset` and `length` are bytes, multiples of the page size, within the block; else a `RangeError`.
+   * `offset` and `length` are bytes, multiples of the block's page size, within the block; else a `RangeError`.
    */
   readonly discard: (idstr: Id, offset: number, length: number) => void
 }
@@ -176,8 +186,25 @@ export const checkBlocks = (blocks: unknown): ReadonlyArray<Block> => {
         `\`blocks\`: the length of ${idstr} is ${length}, not a positive multiple of ${pageSize} bytes`
       )
     }
+    checkBacking(block as Block)
   }
   return blocks as ReadonlyArray<Block>
+}
+
+const checkBacking = ({ backing, hugePageSize, idstr, length }: Block) => {
+  if (backing !== undefined && backing !== "anonymous" && backing !== "memfd") {
+    throw new TypeError(`\`blocks\`: the backing of ${idstr} is ${JSON.stringify(backing)}, not "anonymous" or "memfd"`)
+  }
+  if (hugePageSize === undefined) return
+  if (backing !== "memfd") {
+    throw new TypeError(`\`blocks\`: ${idstr} has a \`hugePageSize\`, which goes with backing "memfd"`)
+  }
+  const power = Number.isSafeInteger(hugePageSize) && hugePageSize > pageSize && Math.log2(hugePageSize) % 1 === 0
+  if (!power || length % hugePageSize !== 0) {
+    throw new RangeError(
+      `\`blocks\`: ${idstr} of ${length} bytes is not made of whole huge pages of ${hugePageSize} bytes`
+    )
+  }
 }
 
 const functionNames = ["start", "step", "call", "save", "restore"] as const

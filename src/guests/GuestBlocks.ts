@@ -32,17 +32,17 @@ export const plain = (blocks: ReadonlyArray<Block>, addon: Addon | undefined): G
     string,
     { readonly block: LoadedBlock; readonly view: Uint8Array; readonly region?: Region }
   >()
-  for (const { idstr, length } of blocks) {
+  for (const { backing = "anonymous", hugePageSize, idstr, length } of blocks) {
+    const sizes = { idstr, length, maximum: length, hostPageSize: hugePageSize ?? addon?.pageSize ?? pageSize }
     if (addon === undefined) {
       const buffer = new SharedArrayBuffer(length)
-      const block: LoadedBlock = { idstr, length, maximum: length, memory: { _tag: "Shared", buffer } }
-      entries.set(idstr, { block, view: new Uint8Array(buffer) })
+      entries.set(idstr, { block: { ...sizes, memory: { _tag: "Shared", buffer } }, view: new Uint8Array(buffer) })
       continue
     }
-    const region = addon.Region.anonymous(length)
+    const region = map(addon, `postcopy-${entries.size}`, { backing, hugePageSize, idstr, length })
     // A child process needs none of it, and copying its page tables would stop the guest for the time of a fork.
     region.madvise(0, length, addon.constants.MADV_DONTFORK)
-    const block: LoadedBlock = { idstr, length, maximum: length, memory: { _tag: "Region", token: region.share() } }
+    const block: LoadedBlock = { ...sizes, memory: { _tag: "Region", token: region.share(), backing } }
     entries.set(idstr, { block, view: new Uint8Array(region.buffer()), region })
   }
   const entry = (idstr: string) => {
@@ -55,11 +55,29 @@ export const plain = (blocks: ReadonlyArray<Block>, addon: Addon | undefined): G
     list: () => [...entries.values()].map(({ block }) => block),
     view: (idstr) => entry(idstr).view,
     release: (idstr, offset, length) => {
-      const { region, view } = entry(idstr)
-      dropPages(addon, region, view, offset, length)
+      const { block, region, view } = entry(idstr)
+      const shared = block.memory._tag === "Region" && block.memory.backing === "memfd"
+      dropPages(addon, region, view, offset, length, shared ? "MADV_REMOVE" : "MADV_DONTNEED")
     },
     stageOut: () => {},
     stageIn: () => {}
+  }
+}
+
+const map = (addon: Addon, name: string, { backing, hugePageSize, idstr, length }: Block): Region => {
+  if (backing !== "memfd") return addon.Region.anonymous(length)
+  if (hugePageSize === undefined) return addon.Region.memfd(name, length)
+  try {
+    return addon.Region.memfd(name, length, { hugetlb: hugePageSize })
+  } catch (error) {
+    const code = Object(error).code as unknown
+    const [pages, kib] = [length / hugePageSize, hugePageSize / 1024]
+    const remedy = code === "ENOMEM"
+      ? `the host has not ${pages} of them free: echo N > /sys/kernel/mm/hugepages/hugepages-${kib}kB/nr_hugepages`
+      : "the host has none of this size: see /sys/kernel/mm/hugepages"
+    throw new Error(`${pages} huge pages of ${kib} KiB for block ${idstr}: ${remedy} (${String(code)})`, {
+      cause: error
+    })
   }
 }
 
@@ -86,9 +104,10 @@ export const wasm = (memory: WasmMemory, maximum: number | undefined, addon: Add
       idstr: wasmBlock,
       length,
       maximum: Math.max(length, maximum ?? maximumBytes),
+      hostPageSize: addon?.pageSize ?? pageSize,
       memory: region === undefined
         ? { _tag: "Shared", buffer: new SharedArrayBuffer(length) }
-        : { _tag: "Region", token: region.share() }
+        : { _tag: "Region", token: region.share(), backing: "anonymous" }
     }
   }
   current()
@@ -104,7 +123,7 @@ export const wasm = (memory: WasmMemory, maximum: number | undefined, addon: Add
     },
     release: (_idstr, offset, length) => {
       current()
-      dropPages(addon, region, view, offset, length)
+      dropPages(addon, region, view, offset, length, "MADV_DONTNEED")
     },
     stageOut: () => {
       current()
@@ -122,24 +141,25 @@ const dropPages = (
   region: Region | undefined,
   view: Uint8Array,
   offset: number,
-  length: number
+  length: number,
+  advice: "MADV_DONTNEED" | "MADV_REMOVE"
 ) => {
   if (addon === undefined || region === undefined) {
     view.fill(0, offset, offset + length)
     return
   }
-  const result = region.madvise(offset, length, addon.constants.MADV_DONTNEED)
-  if (result < 0) throw new Error(`madvise(MADV_DONTNEED) failed: ${addon.errnoName(-result)}`)
+  const result = region.madvise(offset, length, addon.constants[advice])
+  if (result < 0) throw new Error(`madvise(${advice}) failed: ${addon.errnoName(-result)}`)
 }
 
 /** @throws RangeError unless whole pages within a block are meant */
 export const checkRange = (blocks: GuestBlocks, idstr: string, offset: number, length: number): void => {
   if (!blocks.idstrs.includes(idstr)) throw new RangeError(`discard: there is no block ${JSON.stringify(idstr)}`)
-  const total = blocks.view(idstr).length
-  const whole = (bytes: number) => Number.isSafeInteger(bytes) && bytes >= 0 && bytes % pageSize === 0
+  const { hostPageSize, length: total } = blocks.list().find((block) => block.idstr === idstr)!
+  const whole = (bytes: number) => Number.isSafeInteger(bytes) && bytes >= 0 && bytes % hostPageSize === 0
   if (!whole(offset) || !whole(length) || offset + length > total) {
     throw new RangeError(
-      `discard: ${length} bytes at ${offset} are not whole pages of ${pageSize} bytes within ${idstr} (${total} bytes)`
+      `discard: ${length} bytes at ${offset} are not whole pages of ${hostPageSize} bytes within ${idstr} (${total} bytes)`
     )
   }
 }

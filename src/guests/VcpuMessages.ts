@@ -12,6 +12,8 @@ export interface LoadedBlock {
   readonly length: number
   /** The most bytes it may grow to; `length` unless resizable. */
   readonly maximum: number
+  /** Bytes of a page of this block on this host. */
+  readonly hostPageSize: number
   readonly memory: BlockMemory
 }
 
@@ -20,7 +22,7 @@ export interface LoadedBlock {
  * memory itself; for a WebAssembly memory a stage that `capture` fills and `restore` takes over.
  */
 export type BlockMemory =
-  | { readonly _tag: "Region"; readonly token: bigint }
+  | { readonly _tag: "Region"; readonly token: bigint; readonly backing: "anonymous" | "memfd" }
   | { readonly _tag: "Shared"; readonly buffer: SharedArrayBuffer }
 
 /** What the thread is started with. */

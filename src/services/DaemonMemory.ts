@@ -24,8 +24,8 @@ export const layer = (memory: ModelMemory, crash: Effect.Effect<void> = Effect.n
       register: () =>
         Effect.succeed({
           blocks: memory.blocks,
-          hostPageSize: memory.hostPageSize,
           descriptor: undefined,
+          memfds: [],
           release: (complete) => {
             if (complete) memory.channel.close()
           }
@@ -59,7 +59,6 @@ export const layer = (memory: ModelMemory, crash: Effect.Effect<void> = Effect.n
                 inbox,
                 blocks: registration.blocks,
                 targetPageSize,
-                hostPageSize: registration.hostPageSize,
                 flags,
                 remainder,
                 counters

@@ -115,9 +115,9 @@ const native: DaemonProcessShape = {
           const sent = Handover.send(
             addon,
             handoverHere,
-            { blocks: registration.blocks, flags, targetPageSize, hostPageSize: registration.hostPageSize },
+            { blocks: registration.blocks, flags, targetPageSize },
             remainder,
-            { uffd: registration.descriptor, link: link.descriptor, counters: memfd }
+            { uffd: registration.descriptor, link: link.descriptor, counters: memfd, memfds: registration.memfds }
           )
           memfd.close()
           return sent < 0

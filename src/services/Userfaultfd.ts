@@ -21,6 +21,15 @@ export const Event = { PageFault: 0x12, Fork: 0x13, Remap: 0x14, Remove: 0x15, U
 /** PAGEFAULT flag: the page is in the memfd and only the mapping is missing. */
 export const FLAG_MINOR = 4
 
+/**
+ * The daemon's own view of a block's memfd. What is written here is invisible to the guest until the page is mapped by
+ * `continueRange`; the guest's own mapping is never touched. Offsets and lengths are bytes within the block.
+ */
+export interface StagedMemory {
+  readonly write: (offset: number, from: Uint8Array, at: number, length: number) => void
+  readonly clear: (offset: number, length: number) => void
+}
+
 /** The serving side: events in, pages out. Addresses are of the guest's process; lengths are bytes. */
 export interface FaultChannel {
   /** Where `drain` and bursts leave events. */
@@ -33,6 +42,10 @@ export interface FaultChannel {
   readonly zeropage: (address: number, length: number) => number
   readonly continueRange: (address: number, length: number) => number
   readonly wake: (address: number, length: number) => number
+  /** Ends the registration of a range in which nothing is missing: its memory is ordinary memory from then on. */
+  readonly unregister: (address: number, length: number) => void
+  /** The view of a block of mode "continue", by its idstr. */
+  readonly staged: (idstr: string) => StagedMemory
   readonly close: () => void
 }
 
@@ -42,15 +55,22 @@ export interface RegisteredBlock {
   readonly length: number
   /** In the guest's process. */
   readonly address: number
+  /** Bytes of a page of this block on this host. */
+  readonly hostPageSize: number
+  /**
+   * How a page gets there. `copy`: anonymous memory, UFFDIO_COPY. `continue`: a memfd, filled through a view of the
+   * daemon's own and mapped by UFFDIO_CONTINUE.
+   */
+  readonly mode: "copy" | "continue"
 }
 
 /** The registering side, kept by the guest's process for as long as a page is missing. */
 export interface Registration {
   readonly blocks: ReadonlyArray<RegisteredBlock>
-  /** Bytes of a host page. */
-  readonly hostPageSize: number
   /** What the daemon gets; a duplicate, so that either side's death leaves the other's. */
   readonly descriptor: Descriptor | undefined
+  /** The memfds behind the blocks of mode "continue", in the order of `blocks`. */
+  readonly memfds: ReadonlyArray<Descriptor>
   /**
    * Ends the registration. With `complete` every page is there: unregisters and closes. Without, the memory still has
    * holes: the descriptor is given up *open*, since closing it would show the guest zeros.
@@ -67,6 +87,9 @@ export interface UserfaultfdShape {
     guestStopped: () => boolean
   ) => Effect.Effect<Registration, Unsupported, Scope.Scope>
 }
+
+/** Memfds that one message to the daemon carries beside its other descriptors (SCM_MAX_FD is 253). */
+const MAX_MEMFDS = 240
 
 const remedy = "run as root, or allow it: chmod a+rw /dev/userfaultfd, or sysctl -w vm.unprivileged_userfaultfd=1"
 
@@ -92,7 +115,7 @@ const native: UserfaultfdShape = {
     const { constants } = addon
     const failed = (what: string) => (cause: unknown) =>
       new Unsupported({ detail: `${what}: ${(cause as SystemError).message}; ${remedy}` })
-    const options = { required: constants.FEATURE_EVENT_REMOVE, optional: constants.FEATURE_THREAD_ID }
+    const options = { required: featuresFor(blocks, addon), optional: constants.FEATURE_THREAD_ID }
     const { descriptor } = yield* Effect.try({
       try: () => addon.open(options),
       catch: failed("cannot open a userfaultfd")
@@ -110,10 +133,12 @@ const native: UserfaultfdShape = {
     )
     const regions: Array<Region> = []
     const registered: Array<RegisteredBlock> = []
+    const memfds: Array<Descriptor> = []
     let released = false
     const release = (complete: boolean) => {
       if (released) return
       released = true
+      for (const memfd of memfds) memfd.close()
       if (!complete && registered.length > 0 && !guestStopped()) {
         // SAFETY: a thread may wait in these ranges, or touch them later; with the last descriptor closed it would go
         // on with zeros. The number stays open until the process ends, and the regions stay mapped with it.
@@ -129,28 +154,59 @@ const native: UserfaultfdShape = {
     for (const block of blocks) {
       yield* Effect.try({
         try: () => {
-          if (block.memory._tag !== "Region") throw new Error(`block ${block.idstr} is not mapped by the addon`)
-          const region = addon.Region.adopt(block.memory.token)
+          const { hostPageSize, idstr, length, memory } = block
+          if (memory._tag !== "Region") throw new Error(`block ${idstr} is not mapped by the addon`)
+          const region = addon.Region.adopt(memory.token)
           regions.push(region)
-          const dropped = region.madvise(0, block.length, constants.MADV_DONTNEED)
+          const shared = memory.backing === "memfd"
+          const dropped = region.madvise(0, length, shared ? constants.MADV_REMOVE : constants.MADV_DONTNEED)
           if (dropped < 0) throw new Error(`madvise: ${addon.errnoName(-dropped)}`)
-          addon.register(descriptor, region.address, block.length, constants.MODE_MISSING)
-          registered.push({ idstr: block.idstr, length: block.length, address: region.address })
+          if (shared) {
+            const memfd = region.descriptor()
+            if (memfd === null || memfds.length === MAX_MEMFDS) {
+              throw new Error(`at most ${MAX_MEMFDS} memfds are possible`)
+            }
+            memfds.push(memfd)
+          }
+          const mode = shared ? constants.MODE_MISSING | constants.MODE_MINOR : constants.MODE_MISSING
+          addon.register(descriptor, region.address, length, mode)
+          registered.push({ idstr, length, address: region.address, hostPageSize, mode: shared ? "continue" : "copy" })
         },
         catch: failed(`cannot register block ${block.idstr}`)
       })
     }
-    return { blocks: registered, hostPageSize: addon.pageSize, descriptor, release }
+    return { blocks: registered, descriptor, memfds, release }
   })
+}
+
+/** What the kernel must offer for these blocks. */
+const featuresFor = (blocks: ReadonlyArray<LoadedBlock>, { constants, pageSize }: Binding.Addon): number => {
+  let features: number = constants.FEATURE_EVENT_REMOVE
+  for (const { hostPageSize, memory } of blocks) {
+    if (memory._tag !== "Region" || memory.backing !== "memfd") continue
+    features |= hostPageSize > pageSize
+      ? constants.FEATURE_MISSING_HUGETLBFS | constants.FEATURE_MINOR_HUGETLBFS
+      : constants.FEATURE_MISSING_SHMEM | constants.FEATURE_MINOR_SHMEM
+  }
+  return features
 }
 
 /** Regions of guests that wait for ever: they must outlive every handle. */
 const parked: Array<Region> = []
 
-/** Serves a userfaultfd that this process was given. */
-export const serve = (addon: Binding.Addon, descriptor: Descriptor): FaultChannel => {
+/** Serves a userfaultfd that this process was given, and the memfds behind its blocks of mode "continue". */
+export const serve = (
+  addon: Binding.Addon,
+  descriptor: Descriptor,
+  blocks: ReadonlyArray<RegisteredBlock>,
+  memfds: ReadonlyArray<Descriptor>
+): FaultChannel => {
   const ring = new Float64Array(RING_EVENTS * EVENT_WORDS)
   const poller = new addon.FaultPoller(descriptor, ring)
+  const views = new Map<string, { readonly region: Region; readonly staged: StagedMemory }>()
+  for (const { idstr, length, mode } of blocks) {
+    if (mode === "continue") views.set(idstr, view(addon, memfds[views.size]!, length))
+  }
   return {
     ring,
     attach: (onBurst) => poller.start(onBurst),
@@ -159,11 +215,34 @@ export const serve = (addon: Binding.Addon, descriptor: Descriptor): FaultChanne
     zeropage: (address, length) => addon.zeropage(descriptor, address, length, 0),
     continueRange: (address, length) => addon.continueRange(descriptor, address, length, 0),
     wake: (address, length) => addon.wake(descriptor, address, length),
+    unregister: (address, length) => {
+      try {
+        addon.unregister(descriptor, address, length)
+      } catch {
+        // The guest's process may be gone; and what stays registered with nothing missing costs time, not memory.
+      }
+    },
+    staged: (idstr) => views.get(idstr)!.staged,
     close: () => {
       poller.close()
       descriptor.close()
+      for (const { region } of views.values()) region.close()
     }
   }
+}
+
+/** Maps a memfd a second time. SAFETY: this mapping is not registered, so that no touch of it waits for a page. */
+const view = (addon: Binding.Addon, memfd: Descriptor, length: number) => {
+  const region = addon.Region.map(memfd, 0, length)
+  memfd.close()
+  const bytes = new Uint8Array(region.buffer())
+  const staged: StagedMemory = {
+    write: (offset, from, at, n) => bytes.set(from.subarray(at, at + n), offset),
+    clear: (offset, n) => {
+      bytes.fill(0, offset, offset + n)
+    }
+  }
+  return { region, staged }
 }
 
 export const Userfaultfd: Context.Reference<UserfaultfdShape> = Context.Reference("postcopy/services/Userfaultfd", {

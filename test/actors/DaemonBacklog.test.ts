@@ -31,6 +31,8 @@ const scripted = () => {
     },
     continueRange: (_address, length) => length,
     wake: () => 0,
+    unregister: () => {},
+    staged: () => ({ write: () => {}, clear: () => {} }),
     close: () => {}
   }
   return {

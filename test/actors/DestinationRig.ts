@@ -20,6 +20,8 @@ import { PAGE, pageOf } from "./Contents.ts"
 export interface Options {
   /** Bytes of each block. */
   readonly blocks: Readonly<Record<string, number>>
+  /** How pages of all blocks get there. Default "copy". */
+  readonly mode?: "copy" | "continue"
   readonly targetPageSize?: number
   readonly hostPageSize?: number
   readonly flags?: number
@@ -34,9 +36,10 @@ export interface Options {
 export type Asked = readonly [cmd: number, idstr: string, pages: ReadonlyArray<number>]
 
 export const make = Effect.fnUntraced(function*(options: Options) {
-  const { flags = 0, hostPageSize = PAGE, remainder = new Uint8Array(0), targetPageSize = PAGE } = options
+  const { flags = 0, hostPageSize = PAGE, mode = "copy", remainder = new Uint8Array(0), targetPageSize = PAGE } =
+    options
   const clock = yield* Clock.Clock
-  const blocks = Object.entries(options.blocks).map(([idstr, length]) => ({ idstr, length }))
+  const blocks = Object.entries(options.blocks).map(([idstr, length]) => ({ idstr, length, mode }))
   const memory = yield* UserfaultfdMemory.make({ blocks, hostPageSize })
   const [source, link] = yield* LinkMemory.pair(options.link)
   const [guest, daemonEnd] = yield* LinkMemory.pair(options.channel)
@@ -143,7 +146,6 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     inbox,
     blocks: memory.blocks,
     targetPageSize,
-    hostPageSize,
     flags,
     remainder,
     counters

@@ -41,7 +41,10 @@ const finish = (rig: Rig, daemon: Fiber.Fiber<unknown>) =>
     assert.strictEqual(rig.counters.missing(), 0)
   })
 
-describe.each(shapes)("target pages of $targetPageSize bytes on host pages of $hostPageSize", (shape) => {
+const modes = ["copy", "continue"] as const
+const combinations = shapes.flatMap((shape) => modes.map((mode) => ({ ...shape, mode })))
+
+describe.each(combinations)("target pages of $targetPageSize bytes on host pages of $hostPageSize, $mode", (shape) => {
   const { hostPageSize, targetPageSize } = shape
   for (const order of ["in order", "in reverse", "each twice"] as const) {
     it.effect(`arrive ${order}, and every host page is whole (B30, B32, B33)`, () =>

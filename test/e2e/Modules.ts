@@ -4,6 +4,7 @@
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import type * as Guest from "../../src/guests/Guest.ts"
 import { PAGE } from "./Wire.ts"
 
 const index = fileURLToPath(new URL("../../src/index.ts", import.meta.url))
@@ -43,13 +44,18 @@ export const contents = (block: number, page: number): Buffer => {
  * A guest of plain memory that knows what every byte of it must be. While it works, each slice writes its number to one
  * of the last 64 pages of `pc.ram`; at rest it touches no memory of its own accord, so that pages stay missing for as
  * long as a test wants. Calls: `ping` (touches nothing), `add` (counts), `work`, `rest`, `verify`, `read` (`block`, `page`), `discard`.
+ * `ram`: what the first block is made of.
  */
-export const notebook = (dir: string, name = "notebook.mjs"): string =>
+export const notebook = (
+  dir: string,
+  name = "notebook.mjs",
+  ram: Pick<Guest.Block, "backing" | "hugePageSize"> = {}
+): string =>
   write(
     dir,
     name,
     `
-const blocks = ${JSON.stringify(blocks)}
+const blocks = ${JSON.stringify([{ ...blocks[0], ...ram }, blocks[1]])}
 const word = (block, page) => ${word.toString().replace(/^.*?=>/s, "")}
 const stride = (page) => ${stride.toString().replace(/^.*?=>/s, "")}
 const words = (ctx, block) => {
@@ -208,6 +214,14 @@ export default Guest.wasm({
 `
   )
 }
+
+/** A guest of one block that does nothing. */
+export const bare = (dir: string, block: Omit<Guest.Block, "idstr">): string =>
+  write(
+    dir,
+    "bare.mjs",
+    `export default Guest.memory({ blocks: [${JSON.stringify({ idstr: "pc.ram", ...block })}] })\n`
+  )
 
 /** A module whose named function, or whose import, throws "no luck"; otherwise one page and nothing to do. */
 export const throwing = (dir: string, where: string): string =>
