@@ -8,27 +8,16 @@ import type { SenderProgress } from "./actors/SourceSender.ts"
 import type { GuestHandle } from "./GuestHandle.ts"
 import type { GuestError } from "./guests/GuestError.ts"
 import type { Vcpu } from "./guests/Vcpu.ts"
-import { Cancelled, type GuestIs, MigrationError, type Reason, Refused } from "./MigrationError.ts"
+import { Cancelled, type GuestIs, MigrationError, Refused } from "./MigrationError.ts"
+import type { OutgoingMigration } from "./OutgoingMigration.ts"
 import type { State, Status } from "./Report.ts"
 import type { DaemonCounters } from "./services/DaemonCounters.ts"
-import type { RateLimit } from "./services/RateLimit.ts"
 
 /** Where calls go: to the guest, nowhere yet, or back with the reason. */
 type Gate =
   | { readonly _tag: "Open" }
   | { readonly _tag: "Held" }
   | { readonly _tag: "Closed"; readonly error: MigrationError }
-
-/** A migration that sends this guest. */
-export interface Outgoing {
-  latched: boolean
-  /** Completes to stop it before the latch. */
-  readonly cancelled: Deferred.Deferred<never, Reason>
-  /** Completes when it is over, in whatever way. */
-  readonly over: Deferred.Deferred<void>
-  readonly rate: RateLimit
-  progress: () => SenderProgress | undefined
-}
 
 export class RunningGuest implements GuestHandle {
   readonly vcpu: Vcpu
@@ -38,7 +27,7 @@ export class RunningGuest implements GuestHandle {
   #gate: Gate
   #changed: Deferred.Deferred<void> = Deferred.makeUnsafe()
   #pausedByUser = false
-  #outgoing: Outgoing | undefined
+  #outgoing: OutgoingMigration | undefined
   #lastProgress: SenderProgress | undefined
   #error: string | undefined
   /** The destination's numbers, once there is a daemon. */
@@ -116,7 +105,7 @@ export class RunningGuest implements GuestHandle {
   }
 
   /** Begins an outgoing migration, or says why there can be none now. */
-  beginOutgoing(outgoing: Outgoing): MigrationError | undefined {
+  beginOutgoing(outgoing: OutgoingMigration): MigrationError | undefined {
     if (this.#outgoing !== undefined) {
       return this.#refused(
         "this guest is being migrated already: wait for it, or cancel it",
@@ -215,7 +204,7 @@ export class RunningGuest implements GuestHandle {
         ? this.#gate.error
         : this.#refused("no migration of this guest is under way", "source")
     }
-    if (outgoing.latched) {
+    if (outgoing.refuses({ _tag: "Cancel" })) {
       return yield* this.#refused(
         "the guest has switched over: the migration cannot be cancelled any more, its memory follows it",
         "destination"

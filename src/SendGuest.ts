@@ -27,11 +27,12 @@ import {
   type Reason,
   Refused
 } from "./MigrationError.ts"
+import { OutgoingMigration } from "./OutgoingMigration.ts"
 import type { RamBlock } from "./protocol/RamBlock.ts"
 import * as Savevm from "./protocol/umem/Savevm.ts"
 import { rehearse } from "./Rehearsal.ts"
 import type { Report } from "./Report.ts"
-import type { Outgoing, RunningGuest } from "./RunningGuest.ts"
+import type { RunningGuest } from "./RunningGuest.ts"
 import { GuestMemory, type SourceBlock } from "./services/GuestMemory.ts"
 import { flippingByteAt, type Link } from "./services/Link.ts"
 import * as LinkIo from "./services/LinkIo.ts"
@@ -87,7 +88,7 @@ interface Switched {
 }
 
 /** Up to and including the latch. Fails or is cancelled with the guest running as before. */
-const untilLatch = Effect.fnUntraced(function*({ background, guest, to }: Options, outgoing: Outgoing) {
+const untilLatch = Effect.fnUntraced(function*({ background, guest, to }: Options, outgoing: OutgoingMigration) {
   const settings = yield* Settings
   const clock = yield* Clock.Clock
   const links = yield* Links
@@ -110,6 +111,8 @@ const untilLatch = Effect.fnUntraced(function*({ background, guest, to }: Option
   })
   const link = settings.flipByteAt === undefined ? connected : flippingByteAt(connected, settings.flipByteAt)
   const startedAt = yield* millis
+  // START and the one round of the RAM section, which has nothing to send before the switchover.
+  outgoing.advance({ _tag: "Connected" })
 
   const announced = yield* Effect.mapError(guest.vcpu.measure, guestFailed)
   const first = opening(announced)
@@ -139,6 +142,7 @@ const untilLatch = Effect.fnUntraced(function*({ background, guest, to }: Option
   if (!link.unsentIsUnread) yield* Effect.sleep(settings.objectionMillis)
   yield* LinkIo.unobjected(link)
 
+  outgoing.advance({ _tag: "Iterated", result: 1 })
   const pausedAt = yield* millis
   guest.held()
   const { lastStepNanos } = yield* guest.vcpu.pause.pipe(
@@ -169,7 +173,7 @@ const untilLatch = Effect.fnUntraced(function*({ background, guest, to }: Option
   yield* LinkIo.unobjected(link)
   return yield* Effect.suspend(() => {
     if (Deferred.isDoneUnsafe(outgoing.cancelled)) return Deferred.await(outgoing.cancelled)
-    outgoing.latched = true
+    outgoing.advance({ _tag: "Drained" })
     outgoing.progress = sender.progress
     return Effect.map(millis, (now): Switched => ({
       link,
@@ -184,11 +188,17 @@ const untilLatch = Effect.fnUntraced(function*({ background, guest, to }: Option
   })
 })
 
-/** Lets the guest run on after a failure before the latch. */
-const runOn = (guest: RunningGuest) =>
-  Effect.suspend(() => {
-    if (guest.pausedByUser) return Effect.sync(() => guest.opened())
-    return Effect.andThen(Effect.ignore(guest.vcpu.run), Effect.sync(() => guest.opened()))
+/** Lets the guest run on after a failure or a cancellation before the latch. */
+const runOn = (guest: RunningGuest, outgoing: OutgoingMigration) =>
+  Effect.gen(function*() {
+    const { status } = outgoing.state
+    const actions = outgoing.advance(
+      Deferred.isDoneUnsafe(outgoing.cancelled)
+        ? { _tag: "Cancel" }
+        : { _tag: status === "SETUP" ? "ConnectFailed" : "CompletionFailed" }
+    )
+    if (actions.includes("RestartGuest") && !guest.pausedByUser) yield* Effect.ignore(guest.vcpu.run)
+    guest.opened()
   })
 
 /** What calls are answered with from the latch on. */
@@ -196,7 +206,7 @@ const moved = (guest: GuestIs, detail: string) =>
   new MigrationError({ side: "source", guest, reason: new Refused({ detail }) })
 
 /** From the switchover's byte to the destination's confirmation. */
-const afterLatch = Effect.fnUntraced(function*(outgoing: Outgoing, switched: Switched) {
+const afterLatch = Effect.fnUntraced(function*(outgoing: OutgoingMigration, switched: Switched) {
   const settings = yield* Settings
   const { blocks, downtimeMs, lastStepNanos, link, receiver, sender, startedAt } = switched
   const guestIs = (): GuestIs => receiver.heard() ? "destination" : "unknown"
@@ -239,18 +249,28 @@ const afterLatch = Effect.fnUntraced(function*(outgoing: Outgoing, switched: Swi
   }).pipe(Effect.mapError(failed))
 })
 
-const body = (options: Options, outgoing: Outgoing): Effect.Effect<Report, MigrationError, Scope.Scope> =>
+const body = (options: Options, outgoing: OutgoingMigration): Effect.Effect<Report, MigrationError, Scope.Scope> =>
   Effect.gen(function*() {
     const { guest } = options
     const switched = yield* Effect.raceFirst(untilLatch(options, outgoing), Deferred.await(outgoing.cancelled)).pipe(
       Effect.mapError((reason) => new MigrationError({ side: "source", guest: "source", reason })),
-      Effect.onExit((exit) => exit._tag === "Failure" ? runOn(guest) : Effect.void),
+      Effect.onExit((exit) => exit._tag === "Failure" ? runOn(guest, outgoing) : Effect.void),
       Effect.tapError((error) => Effect.sync(() => guest.failedBeforeLatch(error.message)))
     )
     guest.closed("postcopy", moved("destination", `the guest has moved to ${switched.link.peer}: call it there`))
     return yield* afterLatch(outgoing, switched).pipe(
-      Effect.tap(() => Effect.sync(() => guest.completed())),
-      Effect.tapError((error) => Effect.sync(() => guest.lostAfterLatch(error)))
+      Effect.tap(() =>
+        Effect.sync(() => {
+          outgoing.advance({ _tag: "Stepped", result: 1 })
+          guest.completed()
+        })
+      ),
+      Effect.tapError((error) =>
+        Effect.sync(() => {
+          outgoing.advance({ _tag: "Stepped", result: -1 })
+          guest.lostAfterLatch(error)
+        })
+      )
     )
   })
 
@@ -267,13 +287,7 @@ export const send = (options: Options): Effect.Effect<Report, MigrationError> =>
       })
       return Effect.fail(new MigrationError({ side: "source", guest: "source", reason }))
     }
-    const outgoing: Outgoing = {
-      latched: false,
-      cancelled: Deferred.makeUnsafe(),
-      over: Deferred.makeUnsafe(),
-      rate: RateLimit.make(maxBandwidth),
-      progress: () => undefined
-    }
+    const outgoing = new OutgoingMigration(RateLimit.make(maxBandwidth))
     const refused = guest.beginOutgoing(outgoing)
     if (refused !== undefined) return Effect.fail(refused)
     return Effect.uninterruptibleMask((restore) =>

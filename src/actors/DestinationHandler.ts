@@ -44,45 +44,70 @@ export const awaitReady = (inbox: Queue.Dequeue<HandlerMessage>): Effect.Effect<
  * Completes after QUIT both ways. Fails when the daemon reports an error or is gone before that; whether pages are
  * missing then is for the caller to see.
  */
-export const run = Effect.fnUntraced(function*(options: Options) {
+export const run = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<void, Reason> {
   const { channel, daemonError, hostPages, inbox, prefault } = options
   let state = PisState.initial
-  while (!PisState.isQuitSent(state)) {
-    const messages = yield* Queue.takeBetween(inbox, 1, BATCH)
-    for (const message of messages) {
-      switch (message._tag) {
-        case "TriggerPageFault": {
-          yield* prefault(message.pages)
-          if (!PisState.isQuitQueued(state)) yield* channel.send(Pipe.pageFaulted(message.pages))
-          break
+  /** Pages touched in this turn, told together at its end. */
+  let touched: Array<Float64Array> = []
+
+  /** Carries out what a transition asks for. `pages` are the event's, if it has any. */
+  const advance = (event: PisState.PisEvent, pages: Float64Array, reason: () => Reason): Effect.Effect<void, Reason> =>
+    Effect.gen(function*() {
+      const { actions, state: next } = PisState.transition(state, event)
+      state = next
+      for (const action of actions) {
+        switch (action) {
+          case "TouchPages":
+            yield* prefault(pages)
+            break
+          case "CollectFaulted":
+            touched.push(pages)
+            break
+          case "FlushFaulted": {
+            const faulted = touched
+            touched = []
+            for (const list of faulted) yield* channel.send(Pipe.pageFaulted(list))
+            break
+          }
+          case "QueueUnmapped":
+            yield* channel.send(Pipe.pageUnmapped(pages))
+            break
+          case "QueueQuit":
+            yield* channel.send(Pipe.quit("guest"))
+            yield* advance({ _tag: "QuitWritten" }, none, reason)
+            break
+          case "PauseGuest":
+            return yield* reason()
         }
-        case "Discarded": {
-          if (PisState.isQuitQueued(state)) break
-          yield* channel.send(Pipe.pageUnmapped(hostPages(message.idstr, message.offset, message.length)))
-          break
-        }
-        case "Quit": {
-          state = PisState.transition(state, { _tag: "Quit" }).state
-          yield* channel.send(Pipe.quit("guest"))
-          state = PisState.transition(state, { _tag: "QuitWritten" }).state
-          break
-        }
-        case "QuitRequested": {
-          if (PisState.isQuitQueued(state)) break
-          state = PisState.transition(state, { _tag: "QuitRequested" }).state
-          yield* channel.send(Pipe.quit("guest"))
-          state = PisState.transition(state, { _tag: "QuitWritten" }).state
-          break
-        }
-        case "Error":
-          return yield* daemonError()
-        case "ChannelClosed":
-          if (PisState.isQuitReceived(state)) break
-          return yield* new DaemonFailed({ detail: `the umem daemon was lost: ${message.detail}` })
-        case "Ready":
-          return yield* new DaemonFailed({ detail: "the umem daemon sent READY twice" })
       }
+    })
+
+  const handle = (message: HandlerMessage): Effect.Effect<void, Reason> => {
+    switch (message._tag) {
+      case "TriggerPageFault":
+        return advance(message, message.pages, daemonError)
+      case "Discarded":
+        return advance({ _tag: "Unmapped" }, hostPages(message.idstr, message.offset, message.length), daemonError)
+      case "Quit":
+      case "QuitRequested":
+      case "Error":
+        return advance(message, none, daemonError)
+      case "ChannelClosed":
+        return advance(
+          { _tag: "ChannelEof" },
+          none,
+          () => new DaemonFailed({ detail: `the umem daemon was lost: ${message.detail}` })
+        )
+      case "Ready":
+        return Effect.fail(new DaemonFailed({ detail: "the umem daemon sent READY twice" }))
     }
+  }
+
+  while (!PisState.isQuitSent(state)) {
+    for (const message of yield* Queue.takeBetween(inbox, 1, BATCH)) yield* handle(message)
+    yield* advance({ _tag: "TurnEnd" }, none, daemonError)
     channel.resume()
   }
 })
+
+const none = new Float64Array(0)

@@ -8,8 +8,11 @@ import type { Request } from "../protocol/umem/Request.ts"
 
 /** RequestReceiver to SourceSender: how the request stream ended. At most one of them is ever sent. */
 export type SenderMessage =
-  | { readonly _tag: "EndOfConnection" }
-  | { readonly _tag: "ReceiveFailed"; readonly reason: Reason }
+  | { readonly _tag: "Eoc" }
+  /** The connection ended without an EOC. */
+  | { readonly _tag: "ReceiveEof"; readonly reason: Reason }
+  /** It failed, or what came cannot be a request. */
+  | { readonly _tag: "ReceiveError"; readonly reason: Reason }
 
 /** SourceSender's port for the RequestReceiver. Never refuses: what it keeps is bounded by the number of pages. */
 export interface PageServer {

@@ -43,7 +43,7 @@ export const make = (options: Options): RequestReceiver => {
     ended = true
     Queue.offerUnsafe(sender, message)
   }
-  const fail = (reason: Reason) => finish({ _tag: "ReceiveFailed", reason })
+  const fail = (reason: Reason) => finish({ _tag: "ReceiveError", reason })
 
   const decode = () => {
     while (!ended) {
@@ -52,7 +52,7 @@ export const make = (options: Options): RequestReceiver => {
         case "NeedMore":
           return
         case "Message":
-          if (outcome.message._tag === "Eoc") finish({ _tag: "EndOfConnection" })
+          if (outcome.message._tag === "Eoc") finish({ _tag: "Eoc" })
           else server.serve(outcome.message)
           break
         case "Malformed":
@@ -66,12 +66,13 @@ export const make = (options: Options): RequestReceiver => {
           )
           return
         case "End":
-          fail(
-            new LinkFailed({
+          finish({
+            _tag: "ReceiveEof",
+            reason: new LinkFailed({
               code: "EOF",
               detail: "the destination closed the connection without confirming the pages"
             })
-          )
+          })
           return
       }
     }

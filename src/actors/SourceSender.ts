@@ -14,7 +14,7 @@ import { errnoName } from "../native/Errno.ts"
 import { Bitmap } from "../protocol/Bitmap.ts"
 import * as PoState from "../protocol/umem/PoState.ts"
 import * as RamStream from "../protocol/umem/RamStream.ts"
-import type { Request } from "../protocol/umem/Request.ts"
+import type { PageRequest, Request } from "../protocol/umem/Request.ts"
 import type { SourceBlock } from "../services/GuestMemory.ts"
 import { AGAIN, type Link } from "../services/Link.ts"
 import type { RateLimit } from "../services/RateLimit.ts"
@@ -107,7 +107,7 @@ export const make = (options: Options): SourceSender => {
   let removed = 0
   let bytesSent = 0
 
-  let po: PoState.PoState = "ACTIVE"
+  let po: PoState.PoState = PoState.begin.state
   const held = Latch.makeUnsafe(false)
   let beganAt = 0
   let askedAt = -Infinity
@@ -183,10 +183,46 @@ export const make = (options: Options): SourceSender => {
     }
   }
 
+  const markAllDirty = () => {
+    for (const state of states) state.dirty.setAll()
+    dirty = total
+  }
+
   const queueEos = () => {
     if (eosQueued) return
     eosQueued = true
     outEnd += encoder.eos(out, outEnd)
+    wake()
+  }
+
+  /** Background data, unless the budget is spent or the guest is about to ask for more. */
+  const sendBackground = () => {
+    if (!rate.open()) return
+    const time = now()
+    if (time - askedAt < QUIET_MILLIS && time - beganAt < FIRST_STEPS_MILLIS) held.openUnsafe()
+    else fillBackground()
+  }
+
+  /** Carries out what a transition asks for. `request` is the event's, if it was one. */
+  const advance = (event: PoState.PoEvent, request?: PageRequest) => {
+    const { actions, state } = PoState.transition(po, event)
+    po = state
+    for (const action of actions) {
+      switch (action) {
+        case "ServePages":
+          want(byName.get(request!.idstr)!, request!.pages)
+          break
+        case "ClearDirty":
+          clear(byName.get(request!.idstr)!, request!.pages)
+          break
+        case "SendBackground":
+          sendBackground()
+          break
+        case "QueueEos":
+          queueEos()
+          break
+      }
+    }
   }
 
   /** Puts the next records into the empty buffer. */
@@ -194,21 +230,8 @@ export const make = (options: Options): SourceSender => {
     outAt = 0
     outEnd = 0
     if (eosQueued || !begun) return
-    if (PoState.wantsEosNow(po)) {
-      queueEos()
-      return
-    }
-    fillWanted()
-    if (outEnd > 0) return
-    if (dirty === 0) {
-      po = PoState.transition(po, { _tag: "AllSent" }).state
-      queueEos()
-      wake()
-    } else if (background && rate.open()) {
-      const time = now()
-      if (time - askedAt < QUIET_MILLIS && time - beganAt < FIRST_STEPS_MILLIS) held.openUnsafe()
-      else fillBackground()
-    }
+    if (PoState.servesRequests(po)) fillWanted()
+    if (outEnd === 0) advance({ _tag: "Tick", background, dirty })
   }
 
   const pump = () => {
@@ -247,6 +270,14 @@ export const make = (options: Options): SourceSender => {
     pumping = false
   }
 
+  const clear = (state: BlockState, pages: ArrayLike<number>) => {
+    for (let i = 0; i < pages.length; i++) {
+      if (!state.dirty.testAndClear(pages[i]!)) continue
+      dirty--
+      removed++
+    }
+  }
+
   const want = (state: BlockState, pages: ArrayLike<number>) => {
     askedAt = now()
     for (let i = 0; i < pages.length; i++) {
@@ -259,16 +290,7 @@ export const make = (options: Options): SourceSender => {
   }
 
   const serve = (request: Request) => {
-    if (request._tag === "Init" || request._tag === "Eoc" || !PoState.servesRequests(po)) return
-    const state = byName.get(request.idstr)
-    if (state === undefined) return
-    if (request._tag === "Remove") {
-      for (let i = 0; i < request.pages.length; i++) {
-        if (!state.dirty.testAndClear(Number(request.pages[i]))) continue
-        dirty--
-        removed++
-      }
-    } else want(state, request.pages as ArrayLike<number>)
+    advance(request, request._tag === "Init" || request._tag === "Eoc" ? undefined : request)
     pump()
   }
 
@@ -298,11 +320,9 @@ export const make = (options: Options): SourceSender => {
         return yield* failure
       })
     )
-    if (message._tag === "ReceiveFailed") {
-      po = PoState.transition(po, { _tag: "ReceiveError" }).state
-      return yield* message.reason
-    }
-    po = PoState.transition(po, { _tag: "Eoc" }).state
+    advance({ _tag: message._tag })
+    // Whatever state that leads to: without the destination's word its pages are not known to have arrived.
+    if (message._tag !== "Eoc") return yield* message.reason
     pump()
     yield* written
   })
@@ -322,8 +342,7 @@ export const make = (options: Options): SourceSender => {
     begin: (source) => {
       requests = source
       beganAt = now()
-      for (const state of states) state.dirty.setAll()
-      dirty = total
+      for (const action of PoState.begin.actions) if (action === "MarkAllDirty") markAllDirty()
       begun = true
       pump()
     },

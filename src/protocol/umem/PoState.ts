@@ -96,6 +96,3 @@ export const transition = (state: PoState, event: PoEvent): Transition => {
 
 /** Whether requests still lead to pages. */
 export const servesRequests = (state: PoState): boolean => state === "ACTIVE"
-
-/** Whether EOS is due although pages are dirty: the destination needs nothing more. */
-export const wantsEosNow = (state: PoState): boolean => state === "EOC_RECEIVED"
