@@ -182,6 +182,13 @@ const takeOver = Effect.fnUntraced(function*(
   yield* Effect.timeoutOption(daemon.exited, settings.goodbyeMillis)
 })
 
+/** A daemon that is gone before the switchover is found out before it: the guest stays where it is. */
+const goneEarly = (daemon: UmemDaemonHandle) =>
+  Effect.flatMap(
+    daemon.exited,
+    (how) => Effect.fail(new DaemonFailed({ detail: `the umem daemon ended before the switchover: ${how}` }))
+  )
+
 /** One incoming migration from the accepted connection to its end. */
 const incoming = Effect.fnUntraced(function*(
   options: Options,
@@ -208,6 +215,7 @@ const incoming = Effect.fnUntraced(function*(
       guest.moving("incoming")
     })
   }).pipe(
+    Effect.raceFirst(goneEarly(daemon)),
     Effect.onError(() => Effect.sync(() => link.close())),
     Effect.mapError(failedHere("source"))
   )
@@ -319,7 +327,9 @@ export const listen = Effect.fnUntraced(function*(
     if (error.guest === "parked" || error.guest === "none") Deferred.doneUnsafe(guest.lost, Exit.fail(error))
   }
   yield* Effect.gen(function*() {
-    const link = yield* listener.accept.pipe(Effect.mapError(failedHere("source")))
+    const link = yield* Effect.raceFirst(listener.accept, goneEarly(daemon)).pipe(
+      Effect.mapError(failedHere("source"))
+    )
     yield* listener.close
     yield* incoming(options, guest, daemon, link, times, running).pipe(
       Effect.ensuring(Effect.sync(() => link.close()))

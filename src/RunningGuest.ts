@@ -48,6 +48,11 @@ export class RunningGuest implements GuestHandle {
     return new MigrationError({ side: this.side, guest, reason: new Refused({ detail }) })
   }
 
+  /** A command that the guest's end does not allow any more: why it ended is the reason. */
+  #refusedBy({ guest, reason }: MigrationError): MigrationError {
+    return this.#refused(reason.detail, guest)
+  }
+
   #setGate(gate: Gate): void {
     if (this.#gate._tag === "Closed") return
     this.#gate = gate
@@ -168,7 +173,7 @@ export class RunningGuest implements GuestHandle {
     })
 
   readonly pause: Effect.Effect<void, GuestError | MigrationError> = Effect.gen({ self: this }, function*() {
-    if (this.#gate._tag === "Closed") return yield* this.#gate.error
+    if (this.#gate._tag === "Closed") return yield* this.#refusedBy(this.#gate.error)
     if (this.#outgoing !== undefined) {
       return yield* this.#refused("the guest is being migrated: it cannot be paused now", "source")
     }
@@ -186,7 +191,7 @@ export class RunningGuest implements GuestHandle {
   })
 
   readonly resume: Effect.Effect<void, GuestError | MigrationError> = Effect.gen({ self: this }, function*() {
-    if (this.#gate._tag === "Closed") return yield* this.#gate.error
+    if (this.#gate._tag === "Closed") return yield* this.#refusedBy(this.#gate.error)
     if (this.#outgoing !== undefined) {
       return yield* this.#refused("the guest is being migrated: it cannot be resumed now", "source")
     }
@@ -201,7 +206,7 @@ export class RunningGuest implements GuestHandle {
     const outgoing = this.#outgoing
     if (outgoing === undefined) {
       return yield* this.#gate._tag === "Closed"
-        ? this.#gate.error
+        ? this.#refusedBy(this.#gate.error)
         : this.#refused("no migration of this guest is under way", "source")
     }
     if (outgoing.refuses({ _tag: "Cancel" })) {
