@@ -5,7 +5,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import * as Pipe from "../../src/protocol/umem/Pipe.ts"
-import { PAGE } from "./Contents.ts"
+import { PAGE, pageOf } from "./Contents.ts"
 import * as DestinationRig from "./DestinationRig.ts"
 import { settle, until } from "./Turns.ts"
 
@@ -99,6 +99,29 @@ describe("pages that cannot come any more", () => {
     }))
 })
 
+describe("a link that takes nothing", () => {
+  it.effect("B22: is not written to for ever; what comes from it is read all the same", () =>
+    Effect.gen(function*() {
+      let writes = 0
+      const rig = yield* DestinationRig.make({
+        blocks,
+        wrapLink: (link) => ({
+          ...link,
+          write: () => {
+            writes++
+            return 0
+          }
+        })
+      })
+      yield* rig.run
+      yield* rig.feed(rig.page("pc.ram", 2))
+      assert.deepStrictEqual(yield* rig.memory.read("pc.ram", 2), pageOf("pc.ram", 2))
+      yield* Effect.forkScoped(rig.memory.read("pc.ram", 1), { startImmediately: true })
+      yield* settle
+      assert.strictEqual(writes, 1)
+    }))
+})
+
 describe("a source that is gone with nothing missing", () => {
   const whole = (rig: Rig) => [
     ...[0, 1, 2, 3].map((page) => rig.page("pc.ram", page)),
@@ -118,7 +141,7 @@ describe("a source that is gone with nothing missing", () => {
       assert.deepStrictEqual([rig.tags(), rig.memory.present()], [["Ready", "Quit"], 6])
     }))
 
-  it.effect("is no failure either where the daemon's first word finds it gone: what it sent is read", () =>
+  it.effect("B21: is no failure either where the daemon's first word finds it gone: what it sent is read", () =>
     Effect.gen(function*() {
       const rig = yield* DestinationRig.make({ blocks })
       yield* rig.feed(...whole(rig))

@@ -11,7 +11,7 @@ import * as Pipe from "../../src/protocol/umem/Pipe.ts"
 import * as RamStream from "../../src/protocol/umem/RamStream.ts"
 import * as Request from "../../src/protocol/umem/Request.ts"
 import * as DaemonCounters from "../../src/services/DaemonCounters.ts"
-import { AGAIN } from "../../src/services/Link.ts"
+import { AGAIN, type Link } from "../../src/services/Link.ts"
 import * as LinkMemory from "../../src/services/LinkMemory.ts"
 import type { FaultChannel } from "../../src/services/Userfaultfd.ts"
 import * as UserfaultfdMemory from "../../src/services/UserfaultfdMemory.ts"
@@ -28,6 +28,8 @@ export interface Options {
   readonly remainder?: Uint8Array
   readonly link?: LinkMemory.Options
   readonly channel?: LinkMemory.Options
+  /** Replaces the daemon's end of the link. */
+  readonly wrapLink?: (link: Link) => Link
   /** Replaces the serving side of the userfaultfd. */
   readonly wrap?: (uffd: FaultChannel) => FaultChannel
 }
@@ -41,7 +43,8 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   const clock = yield* Clock.Clock
   const blocks = Object.entries(options.blocks).map(([idstr, length]) => ({ idstr, length, mode }))
   const memory = yield* UserfaultfdMemory.make({ blocks, hostPageSize })
-  const [source, link] = yield* LinkMemory.pair(options.link)
+  const [source, end] = yield* LinkMemory.pair(options.link)
+  const link = options.wrapLink?.(end) ?? end
   const [guest, daemonEnd] = yield* LinkMemory.pair(options.channel)
   const counters = new DaemonCounters.DaemonCounters(new ArrayBuffer(DaemonCounters.BYTES))
   let uffdClosed = false

@@ -16,7 +16,7 @@ const triggered = (rig: Rig) =>
   )
 
 describe("fault requests", () => {
-  it.effect("name host pages over all blocks", () =>
+  it.effect("B73: name host pages over all blocks", () =>
     Effect.gen(function*() {
       const rig = yield* DestinationRig.make({ blocks, flags: 1 })
       yield* rig.run
@@ -72,7 +72,7 @@ describe("fault requests", () => {
       assert.deepStrictEqual(yield* Fiber.join(daemon), { _tag: "Finished" })
     }))
 
-  it.effect("numbers that no page has, and pages touched twice, do not count", () =>
+  it.effect("B51: numbers that no page has, and pages touched twice, do not count", () =>
     Effect.gen(function*() {
       const rig = yield* DestinationRig.make({ blocks, flags: 1 })
       yield* rig.run

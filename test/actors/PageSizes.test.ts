@@ -47,7 +47,7 @@ const combinations = shapes.flatMap((shape) => modes.map((mode) => ({ ...shape, 
 describe.each(combinations)("target pages of $targetPageSize bytes on host pages of $hostPageSize, $mode", (shape) => {
   const { hostPageSize, targetPageSize } = shape
   for (const order of ["in order", "in reverse", "each twice"] as const) {
-    it.effect(`arrive ${order}, and every host page is whole (B30, B32, B33)`, () =>
+    it.effect(`B30: arrive ${order}, and every host page is whole (B33 too)`, () =>
       Effect.gen(function*() {
         const rig = yield* DestinationRig.make({ blocks, ...shape })
         const daemon = yield* rig.run
@@ -68,7 +68,7 @@ describe.each(combinations)("target pages of $targetPageSize bytes on host pages
       }))
   }
 
-  it.effect("a fault asks for the target pages of its host page, once, and waits for all of them (B31)", () =>
+  it.effect("B31: a fault asks for the target pages of its host page, once, and waits for all of them", () =>
     Effect.gen(function*() {
       const rig = yield* DestinationRig.make({ blocks, ...shape })
       yield* rig.run
@@ -89,7 +89,7 @@ describe.each(combinations)("target pages of $targetPageSize bytes on host pages
       assert.deepStrictEqual([rig.requests.length, rig.counters.get("onDemand")], [1, list.length])
     }))
 
-  it.effect("a removal tells exactly the target pages that nothing is left of (B34)", () =>
+  it.effect("B34: a removal tells exactly the target pages that nothing is left of", () =>
     Effect.gen(function*() {
       const rig = yield* DestinationRig.make({ blocks, ...shape })
       const daemon = yield* rig.run
@@ -108,6 +108,23 @@ describe.each(combinations)("target pages of $targetPageSize bytes on host pages
       assert.deepStrictEqual(yield* rig.memory.read("vga.vram", 0), new Uint8Array(hostPageSize))
       assert.deepStrictEqual(yield* rig.memory.read("vga.vram", 1), expected("vga.vram", 1, shape))
       assert.strictEqual(rig.counters.get("removed"), whole)
+    }))
+})
+
+describe("target pages of 4 KiB on host pages of 16", () => {
+  it.effect("B32: the last of four target pages caches one host page, and the three before it none", () =>
+    Effect.gen(function*() {
+      const rig = yield* DestinationRig.make({ blocks, targetPageSize: 4 * K, hostPageSize: 16 * K })
+      yield* rig.run
+      for (const target of [5, 7, 4]) {
+        yield* rig.feed(rig.page("pc.ram", target))
+        yield* settle
+        assert.strictEqual(rig.memory.present(), 0)
+      }
+      yield* rig.feed(rig.page("pc.ram", 6))
+      yield* until("the host page", () => rig.memory.present() === 1)
+      const whole = expected("pc.ram", 1, { targetPageSize: 4 * K, hostPageSize: 16 * K })
+      assert.deepStrictEqual(yield* rig.memory.read("pc.ram", 1), whole)
     }))
 })
 

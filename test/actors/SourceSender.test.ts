@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
+import * as Request from "../../src/protocol/umem/Request.ts"
 import { blockOf, PAGE } from "./Contents.ts"
 import * as SourceRig from "./SourceRig.ts"
 import { settle, until } from "./Turns.ts"
@@ -102,6 +103,57 @@ describe("the source's page stream", () => {
       const error = yield* Effect.flip(Fiber.join(life))
       assert.strictEqual(error._tag === "LinkFailed" ? error.code : error._tag, "EPIPE")
       assert.strictEqual(rig.seen.eos, 0)
+    }))
+
+  it.effect("B22: a write that takes nothing is an error, not something to try for ever", () =>
+    Effect.gen(function*() {
+      const rig = yield* SourceRig.make({ blocks: two, wrap: (link) => ({ ...link, write: () => 0 }) })
+      const error = yield* Effect.flip(Fiber.join(yield* rig.begin))
+      assert.strictEqual(error._tag === "LinkFailed" ? error.code : error._tag, "EIO")
+    }))
+
+  it.effect("B20: an errno of the link is the failure's name, whatever it is", () =>
+    Effect.gen(function*() {
+      for (const [errno, code] of [[32, "EPIPE"], [104, "ECONNRESET"], [110, "ETIMEDOUT"], [5, "EIO"]] as const) {
+        const rig = yield* SourceRig.make({
+          blocks: two,
+          background: false,
+          wrap: (link) => ({ ...link, read: () => -errno })
+        })
+        const life = yield* rig.begin
+        rig.send(Request.init())
+        const error = yield* Effect.flip(Fiber.join(life))
+        assert.strictEqual(error._tag === "LinkFailed" ? error.code : error._tag, code)
+      }
+    }))
+
+  it.effect("B18: a link that failed is not written to again, whoever asks", () =>
+    Effect.gen(function*() {
+      let writes = 0
+      const rig = yield* SourceRig.make({
+        blocks: two,
+        wrap: (link) => ({
+          ...link,
+          write: () => {
+            writes++
+            return -32
+          }
+        })
+      })
+      yield* Effect.flip(Fiber.join(yield* rig.begin))
+      rig.sender.pump()
+      rig.sender.serve({ _tag: "OnDemand", cmd: 1, idstr: "pc.ram", pages: Float64Array.of(3) })
+      rig.rate.set(1)
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(writes, 1)
+    }))
+
+  it.effect("B72: the background begins with the switchover, not with the first tick", () =>
+    Effect.gen(function*() {
+      const rig = yield* SourceRig.make({ blocks: two, maxBandwidth: 2 ** 30 })
+      yield* rig.begin
+      yield* until("the end of the stream", () => rig.seen.eos > 0)
+      assert.strictEqual(rig.seen.eosAt, 0)
     }))
 
   it.effect("memory that cannot be read is a failure, not a page of something else", () =>

@@ -11,7 +11,7 @@ describe("migrate fd:N", () => {
   const migrateOver = async (fd: number, path: string, uri = "fd:3") =>
     start(["migrate", uri, "--control", path, "--json"], { descriptors: [fd] })
 
-  it("hands the command's descriptor to the guest's process", async () => {
+  it("B42: hands the command's descriptor to the guest's process", async () => {
     const { guest, path } = await serving()
     const [near, far] = socketpair()
     const migrating = await migrateOver(far.fd, path)

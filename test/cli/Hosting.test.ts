@@ -70,7 +70,7 @@ describe("a guest's process", { timeout: 60_000 }, () => {
 describe("a host without the addon", { timeout: 120_000 }, () => {
   const env = { NODE_OPTIONS: `--require ${fileURLToPath(new URL("./NoAddon.cjs", import.meta.url))}` }
 
-  it("refuses to receive before it listens: exit 69", async () => {
+  it("B44: refuses to receive, and only that, before it listens: exit 69", async () => {
     const cwd = directory()
     const { code, error, stdout } = await start(["receive", "counter", "unix:link", "--control", "d", "--json"], {
       cwd,
@@ -80,7 +80,7 @@ describe("a host without the addon", { timeout: 120_000 }, () => {
     assert.deepStrictEqual(readdirSync(cwd), [])
   })
 
-  it.skipIf(!canReceive)("still sends", async () => {
+  it.skipIf(!canReceive)("B43: still sends", async () => {
     const cwd = directory()
     const source = start(["run", "counter", "--memory", "8", "--control", "s", "--json"], { cwd, env })
     const destination = start(["receive", "counter", "unix:link", "--memory", "8", "--exit-when-complete", "--json"], {

@@ -223,6 +223,25 @@ export const bare = (dir: string, block: Omit<Guest.Block, "idstr">): string =>
     `export default Guest.memory({ blocks: [${JSON.stringify({ idstr: "pc.ram", ...block })}] })\n`
   )
 
+/** A guest of one page whose `restore` looks at it; asked, it says what it saw. */
+export const touching = (dir: string): string =>
+  write(
+    dir,
+    "touching.mjs",
+    `
+export default Guest.memory({
+  blocks: [{ idstr: "pc.ram", length: 4096 }],
+  start: (ctx) => {
+    ctx.memory["pc.ram"].fill(77)
+  },
+  call: (ctx) => ({ seen: ctx.state.seen }),
+  restore: (ctx) => {
+    ctx.state.seen = ctx.memory["pc.ram"][4000]
+  }
+})
+`
+  )
+
 /** A module whose named function, or whose import, throws "no luck"; otherwise one page and nothing to do. */
 export const throwing = (dir: string, where: string): string =>
   write(
