@@ -29,6 +29,7 @@ import {
 } from "./MigrationError.ts"
 import type { RamBlock } from "./protocol/RamBlock.ts"
 import * as Savevm from "./protocol/umem/Savevm.ts"
+import { umem } from "./protocol/umem/UmemDialect.ts"
 import { rehearse } from "./Rehearsal.ts"
 import type { Report } from "./Report.ts"
 import type { Outgoing, RunningGuest } from "./RunningGuest.ts"
@@ -119,6 +120,7 @@ const untilLatch = Effect.fnUntraced(function*({ background, guest, to }: Option
   const blocks = yield* memory.open(announced)
   const mailbox = yield* Queue.bounded<SenderMessage>(MAILBOX_CAPACITY)
   const sender = SourceSender.make({
+    dialect: umem,
     link,
     blocks,
     targetPageSize: TARGET_PAGE_SIZE,
@@ -128,6 +130,7 @@ const untilLatch = Effect.fnUntraced(function*({ background, guest, to }: Option
     now: () => Number(clock.currentTimeNanosUnsafe()) / 1e6
   })
   const receiver = RequestReceiver.make({
+    dialect: umem,
     link,
     blocks,
     targetPageSize: TARGET_PAGE_SIZE,

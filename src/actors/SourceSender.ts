@@ -9,12 +9,11 @@
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import * as Queue from "effect/Queue"
-import { LinkFailed, type Reason } from "../MigrationError.ts"
+import { LinkFailed, MalformedInput, type Reason } from "../MigrationError.ts"
 import { errnoName } from "../native/Errno.ts"
 import { Bitmap } from "../protocol/Bitmap.ts"
+import type { Dialect, SourceRequest } from "../protocol/Dialect.ts"
 import * as PoState from "../protocol/umem/PoState.ts"
-import * as RamStream from "../protocol/umem/RamStream.ts"
-import type { Request } from "../protocol/umem/Request.ts"
 import type { SourceBlock } from "../services/GuestMemory.ts"
 import { AGAIN, type Link } from "../services/Link.ts"
 import type { RateLimit } from "../services/RateLimit.ts"
@@ -45,6 +44,7 @@ export interface SenderProgress {
 }
 
 export interface Options {
+  readonly dialect: Dialect
   readonly link: Link
   readonly blocks: ReadonlyArray<SourceBlock>
   readonly targetPageSize: number
@@ -79,9 +79,9 @@ interface BlockState {
 }
 
 export const make = (options: Options): SourceSender => {
-  const { background, inbox, link, now, rate, targetPageSize } = options
-  const encoder = RamStream.encoder({ targetPageSize })
-  const out = new Uint8Array(DEMAND_CHUNK + targetPageSize + RamStream.MAX_RECORD_HEADER)
+  const { background, dialect, inbox, link, now, rate, targetPageSize } = options
+  const encoder = dialect.encoder({ targetPageSize })
+  const out = new Uint8Array(DEMAND_CHUNK + targetPageSize + encoder.headerBytes + encoder.endBytes)
   let outAt = 0
   let outEnd = 0
 
@@ -132,7 +132,7 @@ export const make = (options: Options): SourceSender => {
     const { block } = state
     const offset = page * targetPageSize
     const byte = block.fillByte(offset, targetPageSize)
-    if (byte >= 0) {
+    if (byte >= 0 && encoder.fills(byte)) {
       outEnd += encoder.fill(out, outEnd, block.idstr, offset, byte)
       fill++
       return
@@ -186,7 +186,7 @@ export const make = (options: Options): SourceSender => {
   const queueEos = () => {
     if (eosQueued) return
     eosQueued = true
-    outEnd += encoder.eos(out, outEnd)
+    outEnd += encoder.end(out, outEnd)
   }
 
   /** Puts the next records into the empty buffer. */
@@ -258,8 +258,8 @@ export const make = (options: Options): SourceSender => {
     }
   }
 
-  const serve = (request: Request) => {
-    if (request._tag === "Init" || request._tag === "Eoc" || !PoState.servesRequests(po)) return
+  const serve = (request: SourceRequest) => {
+    if (!("pages" in request) || !PoState.servesRequests(po)) return
     const state = byName.get(request.idstr)
     if (state === undefined) return
     if (request._tag === "Remove") {
@@ -268,7 +268,7 @@ export const make = (options: Options): SourceSender => {
         dirty--
         removed++
       }
-    } else want(state, request.pages as ArrayLike<number>)
+    } else want(state, request.pages)
     pump()
   }
 
@@ -301,6 +301,12 @@ export const make = (options: Options): SourceSender => {
     if (message._tag === "ReceiveFailed") {
       po = PoState.transition(po, { _tag: "ReceiveError" }).state
       return yield* message.reason
+    }
+    if (dirty > 0 && !dialect.mayEndEarly) {
+      return yield* new MalformedInput({
+        offset: -1,
+        detail: `the destination says that it has everything, and ${dirty} pages were not sent to it`
+      })
     }
     po = PoState.transition(po, { _tag: "Eoc" }).state
     pump()
