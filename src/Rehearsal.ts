@@ -16,6 +16,7 @@ import * as SourceSender from "./actors/SourceSender.ts"
 import * as UmemDaemon from "./actors/UmemDaemon.ts"
 import { DaemonFailed } from "./MigrationError.ts"
 import * as Pipe from "./protocol/umem/Pipe.ts"
+import { umem } from "./protocol/umem/UmemDialect.ts"
 import * as DaemonCounters from "./services/DaemonCounters.ts"
 import { fromBytes } from "./services/GuestMemory.ts"
 import * as LinkMemory from "./services/LinkMemory.ts"
@@ -38,6 +39,7 @@ const rehearsal = Effect.gen(function*() {
 
   const senderInbox = yield* Queue.bounded<SenderMessage>(MAILBOX_CAPACITY)
   const sender = SourceSender.make({
+    dialect: umem,
     link: source,
     blocks: [block],
     targetPageSize: PAGE,
@@ -47,6 +49,7 @@ const rehearsal = Effect.gen(function*() {
     now: () => clock.currentTimeMillisUnsafe()
   })
   const receiver = RequestReceiver.make({
+    dialect: umem,
     link: source,
     blocks: [block],
     targetPageSize: PAGE,

@@ -30,6 +30,7 @@ import {
 import { OutgoingMigration } from "./OutgoingMigration.ts"
 import type { RamBlock } from "./protocol/RamBlock.ts"
 import * as Savevm from "./protocol/umem/Savevm.ts"
+import { umem } from "./protocol/umem/UmemDialect.ts"
 import { rehearse } from "./Rehearsal.ts"
 import type { Report } from "./Report.ts"
 import type { RunningGuest } from "./RunningGuest.ts"
@@ -122,6 +123,7 @@ const untilLatch = Effect.fnUntraced(function*({ background, guest, to }: Option
   const blocks = yield* memory.open(announced)
   const mailbox = yield* Queue.bounded<SenderMessage>(MAILBOX_CAPACITY)
   const sender = SourceSender.make({
+    dialect: umem,
     link,
     blocks,
     targetPageSize: TARGET_PAGE_SIZE,
@@ -131,6 +133,7 @@ const untilLatch = Effect.fnUntraced(function*({ background, guest, to }: Option
     now: () => Number(clock.currentTimeNanosUnsafe()) / 1e6
   })
   const receiver = RequestReceiver.make({
+    dialect: umem,
     link,
     blocks,
     targetPageSize: TARGET_PAGE_SIZE,

@@ -4,7 +4,7 @@
  * carries everything that changes a state machine.
  */
 import type { Reason } from "../MigrationError.ts"
-import type { Request } from "../protocol/umem/Request.ts"
+import type { SourceRequest } from "../protocol/Dialect.ts"
 
 /** RequestReceiver to SourceSender: how the request stream ended. At most one of them is ever sent. */
 export type SenderMessage =
@@ -16,7 +16,7 @@ export type SenderMessage =
 
 /** SourceSender's port for the RequestReceiver. Never refuses: what it keeps is bounded by the number of pages. */
 export interface PageServer {
-  readonly serve: (request: Request) => void
+  readonly serve: (request: SourceRequest) => void
 }
 
 /** RequestReceiver's port for the SourceSender: reads what has arrived, between two chunks of background data. */

@@ -8,8 +8,8 @@
 import * as Queue from "effect/Queue"
 import { LinkFailed, MalformedInput, type Reason } from "../MigrationError.ts"
 import { errnoName } from "../native/Errno.ts"
+import type { Dialect } from "../protocol/Dialect.ts"
 import type { RamBlock } from "../protocol/RamBlock.ts"
-import * as Request from "../protocol/umem/Request.ts"
 import { AGAIN, type Link } from "../services/Link.ts"
 import type { PageServer, RequestSource, SenderMessage } from "./Mailboxes.ts"
 
@@ -25,6 +25,7 @@ export interface RequestReceiver extends RequestSource {
 }
 
 export interface Options {
+  readonly dialect: Dialect
   readonly link: Link
   readonly blocks: ReadonlyArray<RamBlock>
   readonly targetPageSize: number
@@ -33,9 +34,9 @@ export interface Options {
 }
 
 export const make = (options: Options): RequestReceiver => {
-  const { blocks, link, sender, server, targetPageSize } = options
+  const { blocks, dialect, link, sender, server, targetPageSize } = options
   const buffer = new Uint8Array(READ_BYTES)
-  const decoder = Request.decoder({ blocks, targetPageSize })
+  const decoder = dialect.requests({ blocks, targetPageSize })
   let bytes = 0
   let ended = false
 
@@ -53,7 +54,9 @@ export const make = (options: Options): RequestReceiver => {
           return
         case "Message":
           if (outcome.message._tag === "Eoc") finish({ _tag: "Eoc" })
-          else server.serve(outcome.message)
+          else if (outcome.message._tag === "Failed") {
+            fail(new LinkFailed({ code: "EREMOTEIO", detail: outcome.message.detail }))
+          } else server.serve(outcome.message)
           break
         case "Malformed":
           fail(

@@ -9,16 +9,18 @@
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import * as Queue from "effect/Queue"
-import { LinkFailed, type Reason } from "../MigrationError.ts"
-import { errnoName } from "../native/Errno.ts"
+import { MalformedInput, type Reason } from "../MigrationError.ts"
 import { Bitmap } from "../protocol/Bitmap.ts"
+import type { Dialect, PageEncoder, PagesAsked, SourceRequest } from "../protocol/Dialect.ts"
 import * as PoState from "../protocol/umem/PoState.ts"
-import * as RamStream from "../protocol/umem/RamStream.ts"
-import type { PageRequest, Request } from "../protocol/umem/Request.ts"
 import type { SourceBlock } from "../services/GuestMemory.ts"
-import { AGAIN, type Link } from "../services/Link.ts"
+import type { Link } from "../services/Link.ts"
 import type { RateLimit } from "../services/RateLimit.ts"
+import { AskedPages } from "./AskedPages.ts"
 import type { PageServer, RequestSource, SenderMessage } from "./Mailboxes.ts"
+import { type PageName, PageOrder } from "./PageOrder.ts"
+import * as SenderLane from "./SenderLane.ts"
+import type { BlockState } from "./SenderLane.ts"
 
 /** Background data encoded at once: the longest a page asked for waits in this process. */
 const BACKGROUND_CHUNK = 16 * 1024
@@ -45,6 +47,7 @@ export interface SenderProgress {
 }
 
 export interface Options {
+  readonly dialect: Dialect
   readonly link: Link
   readonly blocks: ReadonlyArray<SourceBlock>
   readonly targetPageSize: number
@@ -52,6 +55,12 @@ export interface Options {
   readonly background: boolean
   readonly rate: RateLimit
   readonly inbox: Queue.Dequeue<SenderMessage>
+  /** Pages that the destination has already, a bitmap a block: they are not sent. */
+  readonly received?: ReadonlyArray<Bitmap>
+  /** Pages that are pushed before all others, in this order, also without background. */
+  readonly first?: ReadonlyArray<PageName>
+  /** A second connection, for pages that were asked for. */
+  readonly urgent?: { readonly link: Link; readonly encoder: PageEncoder }
   /** Milliseconds of a clock that never goes back. */
   readonly now: () => number
 }
@@ -61,6 +70,8 @@ export interface SourceSender extends PageServer {
   readonly begin: (requests: RequestSource) => void
   /** Goes on after the link became writable or the budget was refilled. */
   readonly pump: () => void
+  /** From now on what nobody asked for is sent, too. */
+  readonly sendRest: () => void
   readonly progress: () => SenderProgress
   /** Lets the background go on after the guest's first steps held it up. */
   readonly holds: Effect.Effect<never>
@@ -71,35 +82,32 @@ export interface SourceSender extends PageServer {
   readonly run: Effect.Effect<void, Reason>
 }
 
-interface BlockState {
-  readonly block: SourceBlock
-  readonly dirty: Bitmap
-  /** Number of this block's first page in the numbering over all blocks. */
-  readonly base: number
+/** Units that the destination has whole need not be sent; one that it has a part of is sent again whole. */
+const clearUnits = ({ dirty, unit }: BlockState, received: Bitmap): void => {
+  for (let page = 0; page < dirty.length; page += unit) {
+    const last = Math.min(page + unit, dirty.length)
+    const missing = received.nextClear(page)
+    if (missing >= 0 && missing < last) continue
+    for (let one = page; one < last; one++) dirty.clear(one)
+  }
 }
 
 export const make = (options: Options): SourceSender => {
-  const { background, inbox, link, now, rate, targetPageSize } = options
-  const encoder = RamStream.encoder({ targetPageSize })
-  const out = new Uint8Array(DEMAND_CHUNK + targetPageSize + RamStream.MAX_RECORD_HEADER)
-  let outAt = 0
-  let outEnd = 0
+  const { dialect, inbox, link, now, rate, targetPageSize, urgent } = options
+  let { background } = options
 
   let total = 0
   const states: Array<BlockState> = options.blocks.map((block) => {
     const pages = Math.ceil(block.length / targetPageSize)
-    const state = { block, dirty: new Bitmap(pages), base: total }
+    const unit = Math.max(1, (block.hostPageSize ?? 0) / targetPageSize)
+    const state = { block, dirty: new Bitmap(pages), base: total, unit }
     total += pages
     return state
   })
   const byName = new Map(states.map((state) => [state.block.idstr, state]))
-  /** Pages asked for and not sent, in order; a page is in it at most once, so it is never longer than the guest. */
-  const wanted: Array<number> = []
-  let wantedAt = 0
-  const isWanted = new Bitmap(total)
+  const asked = new AskedPages(total)
+  const order = new PageOrder(states, options.first ?? [])
   let dirty = 0
-  let cursorBlock = 0
-  let cursorPage = 0
 
   let onDemand = 0
   let backgroundPages = 0
@@ -115,96 +123,117 @@ export const make = (options: Options): SourceSender => {
   let begun = false
   let pumping = false
   let eosQueued = false
+  let urgentEnded = false
   let failure: Reason | undefined
+  /** Whether the pages being encoded into the main lane were asked for. */
+  let wanted = false
   /** Resumes the actor's fiber: set while it waits for something the data path will bring about. */
   let wake: () => void = () => {}
+
+  const lane = (on: Link, encoder: PageEncoder, isWanted: () => boolean) => {
+    const onPage = (state: BlockState, page: number, filled: boolean) => {
+      if (state.dirty.testAndClear(page)) dirty--
+      if (filled) fill++
+      if (isWanted()) onDemand++
+      else backgroundPages++
+    }
+    return SenderLane.make({ link: on, encoder, targetPageSize, capacity: DEMAND_CHUNK, onPage })
+  }
+  const main = lane(link, dialect.encoder({ targetPageSize }), () => wanted)
+  /** Where pages that were asked for go. */
+  const quick = urgent === undefined ? main : lane(urgent.link, urgent.encoder, () => true)
+
+  const watch = (writable: boolean) => {
+    link.watch(true, writable && main.pending() > 0)
+    if (urgent !== undefined) urgent.link.watch(false, writable && quick.pending() > 0)
+  }
 
   const fail = (reason: Reason) => {
     failure ??= reason
     link.watch(false, false)
+    urgent?.link.watch(false, false)
     wake()
   }
 
-  /** Encodes one dirty page at the end of the buffer. */
-  const emit = (state: BlockState, page: number): void => {
-    state.dirty.clear(page)
-    dirty--
-    const { block } = state
-    const offset = page * targetPageSize
-    const byte = block.fillByte(offset, targetPageSize)
-    if (byte >= 0) {
-      outEnd += encoder.fill(out, outEnd, block.idstr, offset, byte)
-      fill++
-      return
-    }
-    outEnd += encoder.page(out, outEnd, block.idstr, offset)
-    const n = block.read(offset, out, outEnd, targetPageSize)
-    if (n < 0) {
-      fail(new LinkFailed({ code: errnoName(-n), detail: `the guest's memory (block ${block.idstr}) cannot be read` }))
-      return
-    }
-    outEnd += targetPageSize
-  }
-
-  const find = (global: number): BlockState => {
+  const emit = (on: SenderLane.SenderLane, global: number, limit: number): void => {
     let at = states.length - 1
     while (states[at]!.base > global) at--
-    return states[at]!
+    const state = states[at]!
+    const page = global - state.base
+    if (!state.dirty.test(page)) return
+    const failed = on.emit(state, page, limit)
+    if (failed !== undefined) fail(failed)
   }
 
-  const fillWanted = () => {
-    while (wantedAt < wanted.length && outEnd < DEMAND_CHUNK && failure === undefined) {
-      const global = wanted[wantedAt++]!
-      isWanted.clear(global)
-      const state = find(global)
-      const page = global - state.base
-      if (!state.dirty.test(page)) continue
-      onDemand++
-      emit(state, page)
-    }
-    if (wantedAt === wanted.length) {
-      wanted.length = 0
-      wantedAt = 0
+  const proceed = (on: SenderLane.SenderLane, limit: number): void => {
+    const failed = on.proceed(limit)
+    if (failed !== undefined) fail(failed)
+  }
+
+  /** Encodes pages while `next` names any and the lane has room. */
+  const fillFrom = (on: SenderLane.SenderLane, next: () => number, limit: number) => {
+    while (on.pending() < limit && !on.midUnit() && failure === undefined) {
+      const global = next()
+      if (global < 0) break
+      emit(on, global, limit)
     }
   }
 
-  const fillBackground = () => {
-    while (outEnd < BACKGROUND_CHUNK && dirty > 0 && failure === undefined) {
-      const state = states[cursorBlock]!
-      const page = state.dirty.nextSet(cursorPage)
-      if (page < 0) {
-        cursorBlock = (cursorBlock + 1) % states.length
-        cursorPage = 0
-        continue
-      }
-      cursorPage = page + 1
-      backgroundPages++
-      emit(state, page)
-    }
+  const fillWanted = (on: SenderLane.SenderLane) => {
+    if (on === main) wanted = true
+    fillFrom(on, () => asked.take(), DEMAND_CHUNK)
+  }
+
+  /** Encodes what nobody asked for. */
+  const fillUnasked = (next: () => number) => {
+    wanted = false
+    fillFrom(main, next, BACKGROUND_CHUNK)
   }
 
   const markAllDirty = () => {
-    for (const state of states) state.dirty.setAll()
-    dirty = total
+    for (const [i, state] of states.entries()) {
+      state.dirty.setAll()
+      const received = options.received?.[i]
+      if (received !== undefined) clearUnits(state, received)
+      dirty += state.dirty.count
+    }
   }
 
   const queueEos = () => {
     if (eosQueued) return
     eosQueued = true
-    outEnd += encoder.eos(out, outEnd)
+    main.end()
     wake()
   }
 
-  /** Background data, unless the budget is spent or the guest is about to ask for more. */
+  /** What nobody asked for, unless the budget is spent or the guest is about to ask for more. */
   const sendBackground = () => {
     if (!rate.open()) return
+    fillUnasked(() => order.nextFirst())
+    if (main.pending() > 0 || !background) return
     const time = now()
     if (time - askedAt < QUIET_MILLIS && time - beganAt < FIRST_STEPS_MILLIS) held.openUnsafe()
-    else fillBackground()
+    else fillUnasked(() => dirty > 0 ? order.next() : -1)
+  }
+
+  const want = (state: BlockState, pages: ArrayLike<number>) => {
+    askedAt = now()
+    for (let i = 0; i < pages.length; i++) {
+      const page = pages[i]!
+      if (state.dirty.test(page)) asked.add(state.base + page)
+    }
+  }
+
+  const clear = (state: BlockState, pages: ArrayLike<number>) => {
+    for (let i = 0; i < pages.length; i++) {
+      if (!state.dirty.testAndClear(pages[i]!)) continue
+      dirty--
+      removed++
+    }
   }
 
   /** Carries out what a transition asks for. `request` is the event's, if it was one. */
-  const advance = (event: PoState.PoEvent, request?: PageRequest) => {
+  const advance = (event: PoState.PoEvent, request?: PagesAsked) => {
     const { actions, state } = PoState.transition(po, event)
     po = state
     for (const action of actions) {
@@ -225,13 +254,42 @@ export const make = (options: Options): SourceSender => {
     }
   }
 
-  /** Puts the next records into the empty buffer. */
+  /** Puts the next records into the main lane's empty buffer. */
   const refill = () => {
-    outAt = 0
-    outEnd = 0
     if (eosQueued || !begun) return
-    if (PoState.servesRequests(po)) fillWanted()
-    if (outEnd === 0) advance({ _tag: "Tick", background, dirty })
+    if (PoState.servesRequests(po)) {
+      // A unit that was begun goes on first: nothing may stand between its pages.
+      if (main.midUnit()) proceed(main, BACKGROUND_CHUNK)
+      else if (quick === main) fillWanted(main)
+      if (main.pending() > 0) return
+      if (dirty === 0 && (quick.midUnit() || quick.pending() > 0)) return
+    }
+    advance({ _tag: "Tick", background: background || order.hasFirst, dirty })
+  }
+
+  const refillQuick = () => {
+    if (quick === main || urgentEnded || !begun) return
+    if (eosQueued) {
+      // The end of this channel follows that of the main one, which the destination reads first.
+      if (main.pending() > 0) return
+      urgentEnded = true
+      quick.end()
+    } else if (quick.midUnit()) proceed(quick, DEMAND_CHUNK)
+    else fillWanted(quick)
+  }
+
+  /** Writes what a lane holds, once; bytes taken. */
+  const flush = (on: SenderLane.SenderLane): number => {
+    if (on.pending() === 0) return 0
+    const n = on.flush()
+    if (typeof n !== "number") {
+      fail(n)
+      return 0
+    }
+    if (n <= 0) return 0
+    bytesSent += n
+    rate.charge(n)
+    return n
   }
 
   const pump = () => {
@@ -239,58 +297,29 @@ export const make = (options: Options): SourceSender => {
     pumping = true
     let turn = TURN_BYTES
     while (failure === undefined) {
-      if (outAt === outEnd) {
-        requests.poll()
-        refill()
-        if (outEnd === 0 || failure !== undefined) {
-          link.watch(true, false)
-          wake()
-          break
-        }
-      }
-      const n = link.write(out, outAt, outEnd - outAt)
-      if (n === AGAIN) {
-        link.watch(true, true)
+      if (main.pending() === 0 || quick.pending() === 0) requests.poll()
+      if (quick !== main && quick.pending() === 0) refillQuick()
+      if (main.pending() === 0) refill()
+      if (failure !== undefined) break
+      if (main.pending() === 0 && quick.pending() === 0 && (!eosQueued || urgentEnded || quick === main)) {
+        watch(false)
+        wake()
         break
       }
-      if (n <= 0) {
-        const code = n === 0 ? "EIO" : errnoName(-n)
-        fail(new LinkFailed({ code, detail: `the connection to the destination failed: ${code}` }))
-        break
-      }
-      outAt += n
-      bytesSent += n
-      rate.charge(n)
+      const n = flush(main) + (quick === main ? 0 : flush(quick))
+      if (failure !== undefined) break
       turn -= n
-      if (turn <= 0) {
-        link.watch(true, true)
+      if (n === 0 && main.pending() + quick.pending() > 0 || turn <= 0) {
+        watch(true)
         break
       }
     }
     pumping = false
   }
 
-  const clear = (state: BlockState, pages: ArrayLike<number>) => {
-    for (let i = 0; i < pages.length; i++) {
-      if (!state.dirty.testAndClear(pages[i]!)) continue
-      dirty--
-      removed++
-    }
-  }
-
-  const want = (state: BlockState, pages: ArrayLike<number>) => {
-    askedAt = now()
-    for (let i = 0; i < pages.length; i++) {
-      const page = pages[i]!
-      const global = state.base + page
-      if (!state.dirty.test(page) || isWanted.test(global)) continue
-      isWanted.set(global)
-      wanted.push(global)
-    }
-  }
-
-  const serve = (request: Request) => {
-    advance(request, request._tag === "Init" || request._tag === "Eoc" ? undefined : request)
+  const serve = (request: SourceRequest) => {
+    if (request._tag === "Failed") return
+    advance({ _tag: request._tag }, "pages" in request ? request : undefined)
     pump()
   }
 
@@ -306,7 +335,7 @@ export const make = (options: Options): SourceSender => {
   })
 
   const written = Effect.gen(function*() {
-    while (outAt < outEnd || !eosQueued) {
+    while (main.pending() > 0 || !eosQueued || (quick !== main && (quick.pending() > 0 || !urgentEnded))) {
       if (failure !== undefined) return yield* failure
       yield* changed
     }
@@ -320,9 +349,18 @@ export const make = (options: Options): SourceSender => {
         return yield* failure
       })
     )
-    advance({ _tag: message._tag })
     // Whatever state that leads to: without the destination's word its pages are not known to have arrived.
-    if (message._tag !== "Eoc") return yield* message.reason
+    if (message._tag !== "Eoc") {
+      advance({ _tag: message._tag })
+      return yield* message.reason
+    }
+    if (dirty > 0 && !dialect.mayEndEarly) {
+      return yield* new MalformedInput({
+        offset: -1,
+        detail: `the destination says that it has everything, and ${dirty} pages were not sent to it`
+      })
+    }
+    advance({ _tag: "Eoc" })
     pump()
     yield* written
   })
@@ -344,6 +382,10 @@ export const make = (options: Options): SourceSender => {
       beganAt = now()
       for (const action of PoState.begin.actions) if (action === "MarkAllDirty") markAllDirty()
       begun = true
+      pump()
+    },
+    sendRest: () => {
+      background = true
       pump()
     },
     progress: () => ({ total, onDemand, background: backgroundPages, fill, removed, dirty, bytesSent })

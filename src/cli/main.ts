@@ -26,6 +26,7 @@ import * as Output from "./Output.ts"
 import { Json } from "./Parameters.ts"
 import { pause } from "./pause.ts"
 import { presenter, usageFailure } from "./Presentation.ts"
+import { qemu } from "./qemu.ts"
 import { quit } from "./quit.ts"
 import { receive } from "./receive.ts"
 import { resume } from "./resume.ts"
@@ -53,7 +54,8 @@ const postcopy = Command.make("postcopy").pipe(
     call,
     quit,
     inspect,
-    doctor
+    doctor,
+    qemu
   ]),
   Command.withGlobalFlags([Json])
 )

@@ -14,6 +14,8 @@ import type { RamBlock } from "../protocol/RamBlock.ts"
 
 /** One block's bytes. Offsets and lengths are bytes within the block; the caller keeps them inside. */
 export interface SourceBlock extends RamBlock {
+  /** Bytes that travel together, a multiple of the target page size: a huge page of the destination. Default one page. */
+  readonly hostPageSize?: number
   /** The byte that the whole range repeats, or a negative number. */
   readonly fillByte: (offset: number, length: number) => number
   /** Copies the range to `into` at `at`; a negative number (-errno) when the memory is gone. */

@@ -8,6 +8,7 @@ import * as RequestReceiver from "../../src/actors/RequestReceiver.ts"
 import * as SourceSender from "../../src/actors/SourceSender.ts"
 import * as RamStream from "../../src/protocol/umem/RamStream.ts"
 import * as Request from "../../src/protocol/umem/Request.ts"
+import { umem } from "../../src/protocol/umem/UmemDialect.ts"
 import { fromBytes, type SourceBlock } from "../../src/services/GuestMemory.ts"
 import { AGAIN, type Link } from "../../src/services/Link.ts"
 import * as LinkMemory from "../../src/services/LinkMemory.ts"
@@ -46,8 +47,15 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   const inbox = yield* Queue.bounded<SenderMessage>(MAILBOX_CAPACITY)
   const rate = RateLimit.make(maxBandwidth)
   const now = () => clock.currentTimeMillisUnsafe()
-  const sender = SourceSender.make({ link, blocks, targetPageSize: PAGE, background, rate, inbox, now })
-  const receiver = RequestReceiver.make({ link, blocks, targetPageSize: PAGE, server: sender, sender: inbox })
+  const sender = SourceSender.make({ dialect: umem, link, blocks, targetPageSize: PAGE, background, rate, inbox, now })
+  const receiver = RequestReceiver.make({
+    dialect: umem,
+    link,
+    blocks,
+    targetPageSize: PAGE,
+    server: sender,
+    sender: inbox
+  })
 
   const decoder = RamStream.decoder({ blocks, targetPageSize: PAGE, phase: "postcopy" })
   const requests = Request.encoder()

@@ -142,7 +142,7 @@ describe("the source's page stream", () => {
       })
       yield* Effect.flip(Fiber.join(yield* rig.begin))
       rig.sender.pump()
-      rig.sender.serve({ _tag: "OnDemand", cmd: 1, idstr: "pc.ram", pages: Float64Array.of(3) })
+      rig.sender.serve({ _tag: "OnDemand", idstr: "pc.ram", pages: Float64Array.of(3) })
       rig.rate.set(1)
       yield* TestClock.adjust("1 second")
       assert.strictEqual(writes, 1)

@@ -54,7 +54,14 @@ export interface Decoded<A> {
   readonly last: Outcome<A>
 }
 
-const keep = <A>(message: A): A => structuredClone(message)
+// A view is cut out first: cloned as it is, it would bring the whole buffer under it.
+const keep = <A>(message: A): A =>
+  Object.fromEntries(
+    Object.entries(message as object).map(([name, value]) => [
+      name,
+      value instanceof Uint8Array ? value.slice() : structuredClone(value)
+    ])
+  ) as A
 
 /** Everything that comes out until the decoder wants more or has ended. */
 export const take = <A>(

@@ -1,0 +1,51 @@
+/**
+ * The order of pages that nobody has asked for: first those that are known to be wanted soon, then block by block. The
+ * bitmaps say what is left; this only says where to look next.
+ */
+import type { BlockState } from "./SenderLane.ts"
+
+export interface PageName {
+  readonly idstr: string
+  readonly page: number
+}
+
+export class PageOrder {
+  readonly #states: ReadonlyArray<BlockState>
+  readonly #first: ReadonlyArray<number>
+  #firstAt = 0
+  #block = 0
+  #page = 0
+
+  /** Pages of `first` that no block has are left out. */
+  constructor(states: ReadonlyArray<BlockState>, first: ReadonlyArray<PageName>) {
+    this.#states = states
+    this.#first = first.flatMap(({ idstr, page }) => {
+      const state = states.find(({ block }) => block.idstr === idstr)
+      return state !== undefined && page < state.dirty.length ? [state.base + page] : []
+    })
+  }
+
+  /** Whether {@link nextFirst} has more to give. */
+  get hasFirst(): boolean {
+    return this.#firstAt < this.#first.length
+  }
+
+  /** The next of the pages that come first, sent already or not; -1 behind the last. */
+  nextFirst(): number {
+    return this.#first[this.#firstAt++] ?? -1
+  }
+
+  /** The next page that is not sent, in the numbering over all blocks. There must be one. */
+  next(): number {
+    while (true) {
+      const state = this.#states[this.#block]!
+      const page = state.dirty.nextSet(this.#page)
+      if (page >= 0) {
+        this.#page = page + 1
+        return state.base + page
+      }
+      this.#block = (this.#block + 1) % this.#states.length
+      this.#page = 0
+    }
+  }
+}

@@ -1,0 +1,12 @@
+/** `postcopy qemu`: images of virtual machines of an unmodified QEMU, and restoring them by post-copy. */
+import * as Command from "effect/cli/Command"
+import { info, verify } from "./qemuInfo.ts"
+import { restore } from "./qemuRestore.ts"
+import { save } from "./qemuSave.ts"
+
+export const qemu = Command.make("qemu").pipe(
+  Command.withDescription(
+    "Save and restore virtual machines of an unmodified QEMU: a restore runs within milliseconds"
+  ),
+  Command.withSubcommands([save, restore, info, verify])
+)

@@ -1,0 +1,50 @@
+/**
+ * What the source's actors need of a wire format, and all they know of it: how a page becomes a record, how the page
+ * stream ends, and what a destination can ask for. `umem/` is the dialect of 2011, `qemu/` that of today's QEMU. Records
+ * are encoded into the caller's buffer, a burst at a time, so that an implementation may be native.
+ */
+import type { Decoder } from "./Decoder.ts"
+import type { RamBlock } from "./RamBlock.ts"
+
+/** Encodes the records of one connection. Addresses are bytes in the block, multiples of the target page size. */
+export interface PageEncoder {
+  /** Writes what precedes a page's data; bytes written. The caller puts the page behind it. */
+  readonly page: (into: Uint8Array, at: number, idstr: string, address: number) => number
+  /** Whether {@link fill} can say this byte; where not, the page travels whole. */
+  readonly fills: (byte: number) => boolean
+  /** Writes the record of a page that repeats `byte`; bytes written. */
+  readonly fill: (into: Uint8Array, at: number, idstr: string, address: number, byte: number) => number
+  /** Writes what ends the page stream; bytes written. Only once no page is missing, or the destination needs none. */
+  readonly end: (into: Uint8Array, at: number) => number
+  /** Bytes that `end` writes, at most. */
+  readonly endBytes: number
+  /** Bytes of a record but its page data, at most. */
+  readonly headerBytes: number
+}
+
+/** Pages of a block: wanted now, wanted ahead, or not needed any more. Indexes are target pages within the block. */
+export interface PagesAsked {
+  readonly _tag: "OnDemand" | "OnDemandCont" | "Background" | "BackgroundCont" | "Remove"
+  readonly idstr: string
+  readonly pages: ArrayLike<number>
+}
+
+export type SourceRequest =
+  /** A sign of life. */
+  | { readonly _tag: "Init" }
+  | PagesAsked
+  /** End of connection: the destination has what it needs. */
+  | { readonly _tag: "Eoc" }
+  /** The destination says that its side failed. */
+  | { readonly _tag: "Failed"; readonly detail: string }
+
+export interface Dialect {
+  readonly name: "umem" | "qemu"
+  readonly encoder: (options: { readonly targetPageSize: number }) => PageEncoder
+  readonly requests: (options: {
+    readonly blocks: ReadonlyArray<RamBlock>
+    readonly targetPageSize: number
+  }) => Decoder<SourceRequest>
+  /** Whether a destination may end the connection while pages are unsent: it has removed them, or does not want them. */
+  readonly mayEndEarly: boolean
+}
