@@ -44,6 +44,7 @@ export interface Options {
   readonly to: string | Descriptor
   readonly background: boolean
   readonly maxBandwidth: number | undefined
+  readonly id: string | undefined
 }
 
 /** Bytes of a target page. Both ends are configured alike: it is not negotiated. */
@@ -87,7 +88,7 @@ interface Switched {
 }
 
 /** Up to and including the latch. Fails or is cancelled with the guest running as before. */
-const untilLatch = Effect.fnUntraced(function*({ background, guest, to }: Options, outgoing: Outgoing) {
+const untilLatch = Effect.fnUntraced(function*({ guest, to }: Options, outgoing: Outgoing) {
   const settings = yield* Settings
   const clock = yield* Clock.Clock
   const links = yield* Links
@@ -115,6 +116,7 @@ const untilLatch = Effect.fnUntraced(function*({ background, guest, to }: Option
   const first = opening(announced)
   yield* LinkIo.writeAll(link, first)
   yield* LinkIo.drained(link, settings.drainMillis)
+  guest.timeline.mark("announced")
   // All that can be made before the pause is: what comes after it is downtime.
   const blocks = yield* memory.open(announced)
   const mailbox = yield* Queue.bounded<SenderMessage>(MAILBOX_CAPACITY)
@@ -122,7 +124,8 @@ const untilLatch = Effect.fnUntraced(function*({ background, guest, to }: Option
     link,
     blocks,
     targetPageSize: TARGET_PAGE_SIZE,
-    background,
+    // Whether there is any is the rate limit's to say: it can be changed while the migration runs.
+    background: true,
     rate: outgoing.rate,
     inbox: mailbox,
     now: () => Number(clock.currentTimeNanosUnsafe()) / 1e6
@@ -140,6 +143,7 @@ const untilLatch = Effect.fnUntraced(function*({ background, guest, to }: Option
   yield* LinkIo.unobjected(link)
 
   const pausedAt = yield* millis
+  guest.timeline.mark("paused")
   guest.held()
   const { lastStepNanos } = yield* guest.vcpu.pause.pipe(
     Effect.mapError(guestFailed),
@@ -171,6 +175,7 @@ const untilLatch = Effect.fnUntraced(function*({ background, guest, to }: Option
     if (Deferred.isDoneUnsafe(outgoing.cancelled)) return Deferred.await(outgoing.cancelled)
     outgoing.latched = true
     outgoing.progress = sender.progress
+    outgoing.unsent = sender.unsent
     return Effect.map(millis, (now): Switched => ({
       link,
       blocks,
@@ -247,6 +252,7 @@ const body = (options: Options, outgoing: Outgoing): Effect.Effect<Report, Migra
       Effect.onExit((exit) => exit._tag === "Failure" ? runOn(guest) : Effect.void),
       Effect.tapError((error) => Effect.sync(() => guest.failedBeforeLatch(error.message)))
     )
+    guest.downtimeMs = switched.downtimeMs
     guest.closed("postcopy", moved("destination", `the guest has moved to ${switched.link.peer}: call it there`))
     return yield* afterLatch(outgoing, switched).pipe(
       Effect.tap(() => Effect.sync(() => guest.completed())),
@@ -272,8 +278,11 @@ export const send = (options: Options): Effect.Effect<Report, MigrationError> =>
       cancelled: Deferred.makeUnsafe(),
       over: Deferred.makeUnsafe(),
       rate: RateLimit.make(maxBandwidth),
-      progress: () => undefined
+      progress: () => undefined,
+      unsent: () => [],
+      id: options.id
     }
+    outgoing.rate.setBackground(options.background)
     const refused = guest.beginOutgoing(outgoing)
     if (refused !== undefined) return Effect.fail(refused)
     return Effect.uninterruptibleMask((restore) =>

@@ -62,6 +62,8 @@ export interface SourceSender extends PageServer {
   /** Goes on after the link became writable or the budget was refilled. */
   readonly pump: () => void
   readonly progress: () => SenderProgress
+  /** Pages not sent yet, of each block in its order. */
+  readonly unsent: () => ReadonlyArray<Bitmap>
   /** Lets the background go on after the guest's first steps held it up. */
   readonly holds: Effect.Effect<never>
   /**
@@ -327,6 +329,7 @@ export const make = (options: Options): SourceSender => {
       begun = true
       pump()
     },
+    unsent: () => states.map((state) => state.dirty),
     progress: () => ({ total, onDemand, background: backgroundPages, fill, removed, dirty, bytesSent })
   }
 }

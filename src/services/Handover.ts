@@ -1,6 +1,6 @@
 /**
  * The packets of the handover socket. Daemon to guest: one packet `ready`. Guest to daemon: one packet
- * `[u32 length of the table, table as JSON, bytes already read]` that carries three descriptors: uffd, link, counters.
+ * `[u32 length of the table, table as JSON, bytes already read]` that carries four descriptors: uffd, link, counters, page states.
  * A SEQPACKET socket keeps packets whole, so nothing here is incremental.
  */
 import * as Effect from "effect/Effect"
@@ -22,6 +22,7 @@ export interface Received {
   readonly uffd: Descriptor
   readonly link: Descriptor
   readonly counters: Descriptor
+  readonly states: Descriptor
 }
 
 const READY = new TextEncoder().encode("ready")
@@ -36,14 +37,24 @@ export const send = (
   socket: Descriptor,
   table: Table,
   remainder: Uint8Array,
-  descriptors: { readonly uffd: Descriptor; readonly link: Descriptor; readonly counters: Descriptor }
+  descriptors: {
+    readonly uffd: Descriptor
+    readonly link: Descriptor
+    readonly counters: Descriptor
+    readonly states: Descriptor
+  }
 ): number => {
   const json = new TextEncoder().encode(JSON.stringify(table))
   const packet = new Uint8Array(4 + json.length + remainder.length)
   new DataView(packet.buffer).setUint32(0, json.length)
   packet.set(json, 4)
   packet.set(remainder, 4 + json.length)
-  return addon.sendDescriptors(socket, packet, [descriptors.uffd, descriptors.link, descriptors.counters])
+  return addon.sendDescriptors(socket, packet, [
+    descriptors.uffd,
+    descriptors.link,
+    descriptors.counters,
+    descriptors.states
+  ])
 }
 
 /** Waits for a packet; `undefined` when the other side is gone. */
@@ -76,7 +87,9 @@ export const receive = (addon: Addon, socket: Descriptor): Effect.Effect<Receive
   packet(addon, socket, (bytes, into, descriptors) => {
     const length = new DataView(into.buffer).getUint32(0)
     const table = JSON.parse(new TextDecoder().decode(into.subarray(4, 4 + length))) as Table
-    const [uffd, link, counters] = descriptors
-    if (uffd === undefined || link === undefined || counters === undefined) return undefined
-    return { table, remainder: into.slice(4 + length, bytes), uffd, link, counters }
+    const [uffd, link, counters, states] = descriptors
+    if (uffd === undefined || link === undefined || counters === undefined || states === undefined) {
+      return undefined
+    }
+    return { table, remainder: into.slice(4 + length, bytes), uffd, link, counters, states }
   })
