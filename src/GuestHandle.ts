@@ -7,6 +7,7 @@ import type * as Deferred from "effect/Deferred"
 import type * as Effect from "effect/Effect"
 import type { GuestError } from "./guests/GuestError.ts"
 import type { MigrationError } from "./MigrationError.ts"
+import type { Observation } from "./Observation.ts"
 import type { Status } from "./Report.ts"
 
 export interface GuestHandle {
@@ -25,6 +26,10 @@ export interface GuestHandle {
   readonly cancel: Effect.Effect<void, MigrationError>
   /** Bytes per second, `undefined` = unlimited. Refused when no migration is under way. */
   readonly setMaxBandwidth: (bytesPerSecond: number | undefined) => Effect.Effect<void, MigrationError>
+  /** Whether pages are sent that nobody asked for. Refused when no migration is under way. */
+  readonly setBackground: (on: boolean) => Effect.Effect<void, MigrationError>
+  /** Everything there is to show, with a map of the memory in at most `cells` runs (0: without). Never waits. */
+  readonly observe: (cells: number) => Effect.Effect<Observation>
   /**
    * Completes with the error that ended this guest: its code threw, or it is parked for ever (a destination whose
    * source or daemon is gone). Never completes otherwise.

@@ -2,6 +2,7 @@
  * The library's entry: `migrate` sends a running guest, `receive` takes one, `run` starts one. Nothing has to be
  * provided; every service underneath can be replaced by a layer.
  */
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { Descriptor } from "userfaultfd-napi"
@@ -25,7 +26,8 @@ export const run: (
 ) => Effect.Effect<GuestHandle, GuestError | MigrationError, Scope.Scope> = Effect.fnUntraced(
   function*(module, options) {
     const vcpu = yield* (yield* GuestThreads).load(module, { memoryMiB: options?.memoryMiB })
-    const guest = new RunningGuest(vcpu, "source")
+    const clock = yield* Clock.Clock
+    const guest = new RunningGuest(vcpu, "source", () => Number(clock.currentTimeNanosUnsafe()) / 1e6)
     yield* Effect.forkScoped(Effect.catch(vcpu.crashed, (error) =>
       Effect.sync(() =>
         guest.crashed(
@@ -49,16 +51,18 @@ export interface MigrateOptions {
   readonly background?: boolean | undefined
   /** Bytes per second; default unlimited. */
   readonly maxBandwidth?: number | undefined
+  /** Names the migration in logs, traces and reports; default a new UUID. Give both sides the same one. */
+  readonly id?: string | undefined
 }
 
 /** Sends a running guest. Interruptible until the latch, then uninterruptible until EOC or failure. */
 export const migrate = (options: MigrateOptions): Effect.Effect<Report, MigrationError> => {
-  const { background = true, guest, maxBandwidth, to } = options
+  const { background = true, guest, id, maxBandwidth, to } = options
   if (!(guest instanceof RunningGuest)) {
     const reason = new InvalidArgument({ detail: "the guest is not one that `run` or `receive` gave" })
     return Effect.fail(new MigrationError({ side: "source", guest: "source", reason }))
   }
-  return SendGuest.send({ guest, to, background, maxBandwidth })
+  return SendGuest.send({ guest, to, background, maxBandwidth, id })
 }
 
 export interface ReceiveOptions {
@@ -67,6 +71,8 @@ export interface ReceiveOptions {
   readonly options?: GuestOptions | undefined
   /** Bit 0: ask the guest's side to take faults (TRIGGER_PAGE_FAULT) and end by pages. Other bits are refused. */
   readonly flags?: number | undefined
+  /** Names the migration in logs, traces and reports; default a new UUID. Give both sides the same one. */
+  readonly id?: string | undefined
 }
 
 /** An incoming migration that is being waited for. */
@@ -88,7 +94,8 @@ export const listen = (options: ReceiveOptions): Effect.Effect<Incoming, Migrati
     guest: options.guest,
     from: options.from,
     memoryMiB: options.options?.memoryMiB,
-    flags: options.flags ?? 0
+    flags: options.flags ?? 0,
+    id: options.id
   })
 
 /** {@link listen}, then waits until the guest runs here; `report` completes when all of its memory is here. */

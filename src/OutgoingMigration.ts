@@ -5,21 +5,27 @@
 import * as Deferred from "effect/Deferred"
 import type { SenderProgress } from "./actors/SourceSender.ts"
 import type { Reason } from "./MigrationError.ts"
+import type { Bitmap } from "./protocol/Bitmap.ts"
 import * as MigrationState from "./protocol/umem/MigrationState.ts"
 import type { RateLimit } from "./services/RateLimit.ts"
 
 export class OutgoingMigration {
   readonly rate: RateLimit
+  /** The migration's id, where the caller has one. */
+  readonly id: string | undefined
   /** Completes to stop it before the latch. */
   readonly cancelled: Deferred.Deferred<never, Reason> = Deferred.makeUnsafe()
   /** Completes when it is over, in whatever way. */
   readonly over: Deferred.Deferred<void> = Deferred.makeUnsafe()
   /** Of the page stream, once there is one. */
   progress: () => SenderProgress | undefined = () => undefined
+  /** Pages of each block that are not sent yet; none before the latch. */
+  unsent: () => ReadonlyArray<Bitmap> = () => []
   #state = MigrationState.initial
 
-  constructor(rate: RateLimit) {
+  constructor(rate: RateLimit, id: string | undefined) {
     this.rate = rate
+    this.id = id
   }
 
   get state(): MigrationState.MigrationState {

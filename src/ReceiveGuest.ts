@@ -47,6 +47,7 @@ export interface Options {
   readonly from: string
   readonly memoryMiB: number | undefined
   readonly flags: number
+  readonly id: string | undefined
 }
 
 export interface Incoming {
@@ -121,6 +122,7 @@ const takeOver = Effect.fnUntraced(function*(
 ) {
   const settings = yield* Settings
   const { registration } = loaded
+  guest.timeline.mark("handover")
   const { vcpu } = guest
   const parked = failedHere("parked")
 
@@ -167,6 +169,7 @@ const takeOver = Effect.fnUntraced(function*(
   const starting = Effect.gen(function*() {
     yield* vcpu.restore(loaded.deviceState).pipe(Effect.mapError((error) => failedHere("none")(guestFailed(error))))
     times.resumed = yield* millis
+    guest.downtimeMs = times.firstByte === undefined ? undefined : times.resumed - times.firstByte
     guest.opened()
     Deferred.doneUnsafe(running, Exit.void)
   })
@@ -241,33 +244,18 @@ const reportOf = (
   const { counters } = daemon
   const memoryBytes = guest.vcpu.blocks().reduce((sum, { length }) => sum + length, 0)
   const totalMs = times.firstByte === undefined ? 0 : (times.completed ?? now) - times.firstByte
-  const blockedMs = counters.get("blockedMicros") / 1000
-  const count = counters.get("faults")
   return {
     role: "destination",
     state,
     dialect: "umem",
     memoryBytes,
     pageSize: TARGET_PAGE_SIZE,
-    pages: {
-      total: counters.get("total"),
-      onDemand: counters.get("onDemand"),
-      background: counters.get("background"),
-      fill: counters.get("fill"),
-      removed: counters.get("removed")
-    },
+    pages: counters.pages(),
     bytesOnWire: times.bytesBefore + counters.get("bytesReceived") + counters.get("bytesSent"),
     downtimeMs: times.firstByte === undefined || times.resumed === undefined ? 0 : times.resumed - times.firstByte,
     totalMs,
     throughputMiBps: totalMs > 0 ? memoryBytes / 2 ** 20 / (totalMs / 1000) : 0,
-    faults: {
-      count,
-      p50Us: counters.percentile(0.5),
-      p90Us: counters.percentile(0.9),
-      p99Us: counters.percentile(0.99),
-      maxUs: count === 0 ? null : counters.get("maxMicros"),
-      blockedMs
-    },
+    faults: counters.faults(),
     ...(times.firstStepNanos === undefined ? {} : { guestStepNanos: String(times.firstStepNanos) }),
     ...(times.missingAtFirstAnswer === undefined ? {} : { missingAtFirstAnswer: times.missingAtFirstAnswer })
   }
@@ -290,7 +278,7 @@ export const listen = Effect.fnUntraced(function*(
   const vcpu = yield* (yield* GuestThreads).load(options.guest, { memoryMiB: options.memoryMiB }).pipe(
     Effect.mapError((error) => notHere(guestFailed(error)))
   )
-  const guest = new RunningGuest(vcpu, "destination")
+  const guest = new RunningGuest(vcpu, "destination", () => Number(clock.currentTimeNanosUnsafe()) / 1e6)
   // What this process does at the switchover it has done once before, while the daemon starts on another core.
   const [daemon] = yield* Effect.all([(yield* DaemonProcess).start, rehearse], { concurrency: 2 }).pipe(
     Effect.mapError(notHere)
@@ -306,11 +294,14 @@ export const listen = Effect.fnUntraced(function*(
     missingAtFirstAnswer: undefined
   }
   guest.counters = daemon.counters
+  guest.states = daemon.states
+  if (options.id !== undefined) guest.id = options.id
   guest.stalled = () =>
     daemon.counters.get("outstanding") > 0 &&
     clock.currentTimeMillisUnsafe() - daemon.counters.get("lastHeardMillis") > settings.stalledMillis
   guest.onAnswer = () => {
     times.missingAtFirstAnswer ??= daemon.counters.missing()
+    guest.timeline.mark("answered")
   }
   const running = Deferred.makeUnsafe<void, MigrationError>()
   const outcome = Deferred.makeUnsafe<Report, MigrationError>()

@@ -4,14 +4,21 @@
  */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import { randomUUID } from "node:crypto"
 import type { SenderProgress } from "./actors/SourceSender.ts"
 import type { GuestHandle } from "./GuestHandle.ts"
 import type { GuestError } from "./guests/GuestError.ts"
 import type { Vcpu } from "./guests/Vcpu.ts"
+import * as MemoryMap from "./MemoryMap.ts"
 import { Cancelled, type GuestIs, MigrationError, Refused } from "./MigrationError.ts"
+import type { Observation } from "./Observation.ts"
 import type { OutgoingMigration } from "./OutgoingMigration.ts"
+import type { Bitmap } from "./protocol/Bitmap.ts"
 import type { State, Status } from "./Report.ts"
 import type { DaemonCounters } from "./services/DaemonCounters.ts"
+import type { PageStates } from "./services/PageStates.ts"
+import type { RateLimit } from "./services/RateLimit.ts"
+import { Timeline } from "./Timeline.ts"
 
 /** Where calls go: to the guest, nowhere yet, or back with the reason. */
 type Gate =
@@ -20,6 +27,7 @@ type Gate =
   | { readonly _tag: "Closed"; readonly error: MigrationError }
 
 export class RunningGuest implements GuestHandle {
+  readonly #now: () => number
   readonly vcpu: Vcpu
   readonly side: "source" | "destination"
   readonly lost: Deferred.Deferred<never, GuestError | MigrationError> = Deferred.makeUnsafe()
@@ -29,15 +37,28 @@ export class RunningGuest implements GuestHandle {
   #pausedByUser = false
   #outgoing: OutgoingMigration | undefined
   #lastProgress: SenderProgress | undefined
+  #lastLimit: Pick<Observation, "background" | "maxBandwidth"> = { background: true, maxBandwidth: null }
+  #lastUnsent: ReadonlyArray<Bitmap> = []
   #error: string | undefined
+  /** Of the migration under way, or the last one. */
+  id: string = randomUUID()
+  readonly timeline: Timeline
+  /** Milliseconds from the guest's pause to the latch, or from the first byte to its resumption. */
+  downtimeMs: number | undefined
   /** The destination's numbers, once there is a daemon. */
   counters: DaemonCounters | undefined
+  /** What has become of each page of a destination, once there is a daemon. */
+  states: () => PageStates | undefined = () => undefined
   /** Whether the source has been silent for too long, told by the owner of the clock. */
   stalled: () => boolean = () => false
   /** Called with each answer the guest gave. */
   onAnswer: () => void = () => {}
 
-  constructor(vcpu: Vcpu, side: "source" | "destination") {
+  /** `now`: milliseconds since the epoch. */
+  constructor(vcpu: Vcpu, side: "source" | "destination", now: () => number) {
+    this.#now = now
+    this.timeline = new Timeline(now)
+    if (side === "destination") this.timeline.begin("listening")
     this.vcpu = vcpu
     this.side = side
     this.#state = side === "source" ? "running" : "listening"
@@ -67,12 +88,14 @@ export class RunningGuest implements GuestHandle {
 
   /** The guest runs here from now on. */
   opened(): void {
+    if (this.counters !== undefined && this.#lastProgress === undefined) this.timeline.mark("running")
     this.#state = this.#pausedByUser ? "paused" : "running"
     this.#setGate({ _tag: this.#pausedByUser ? "Held" : "Open" })
   }
 
   moving(state: "migrating" | "postcopy" | "incoming"): void {
     this.#state = state
+    if (state === "incoming") this.timeline.mark("arriving")
     if (state === "incoming") this.#setGate({ _tag: "Held" })
   }
 
@@ -84,10 +107,12 @@ export class RunningGuest implements GuestHandle {
   closed(state: "completed" | "failed" | "postcopy", error: MigrationError): void {
     this.#state = state
     if (state === "failed") this.#error = error.message
+    this.timeline.mark(state === "postcopy" ? "switchover" : state)
     this.#setGate({ _tag: "Closed", error })
   }
 
   completed(): void {
+    this.timeline.mark("completed")
     this.#state = "completed"
   }
 
@@ -100,12 +125,14 @@ export class RunningGuest implements GuestHandle {
 
   /** The migration failed after the latch: the guest's memory is kept, and calls are told what is known. */
   lostAfterLatch(error: MigrationError): void {
+    this.timeline.mark("failed")
     this.#state = "failed"
     this.#error = error.message
     this.#gate = { _tag: "Closed", error }
   }
 
   failedBeforeLatch(message: string): void {
+    this.timeline.mark("failed")
     this.#error = message
   }
 
@@ -125,6 +152,9 @@ export class RunningGuest implements GuestHandle {
       )
     }
     this.#outgoing = outgoing
+    this.timeline.begin("connecting")
+    this.id = outgoing.id ?? randomUUID()
+    this.downtimeMs = undefined
     this.#error = undefined
     this.#state = "migrating"
     return undefined
@@ -134,6 +164,8 @@ export class RunningGuest implements GuestHandle {
     const outgoing = this.#outgoing
     if (outgoing === undefined) return
     this.#lastProgress = outgoing.progress()
+    this.#lastLimit = { background: outgoing.rate.background(), maxBandwidth: outgoing.rate.get() ?? null }
+    this.#lastUnsent = outgoing.unsent()
     this.#outgoing = undefined
     Deferred.doneUnsafe(outgoing.over, Effect.void)
   }
@@ -219,19 +251,60 @@ export class RunningGuest implements GuestHandle {
     yield* Deferred.await(outgoing.over)
   })
 
-  readonly setMaxBandwidth = (bytesPerSecond: number | undefined): Effect.Effect<void, MigrationError> =>
-    Effect.suspend(() => {
+  #ofMigration(change: (rate: RateLimit) => void): Effect.Effect<void, MigrationError> {
+    return Effect.suspend(() => {
       if (this.#outgoing === undefined) {
-        return Effect.fail(
-          this.#refused(
-            "no migration of this guest is under way: set the limit when it starts (--max-bandwidth)",
-            "source"
-          )
-        )
+        const detail = "no migration of this guest is under way: set it when the migration starts"
+        return Effect.fail(this.#refused(`${detail} (--max-bandwidth, --nobg)`, "source"))
       }
-      this.#outgoing.rate.set(bytesPerSecond)
+      change(this.#outgoing.rate)
       return Effect.void
     })
+  }
+
+  readonly setMaxBandwidth = (bytesPerSecond: number | undefined): Effect.Effect<void, MigrationError> =>
+    this.#ofMigration((rate) => rate.set(bytesPerSecond))
+
+  readonly setBackground = (on: boolean): Effect.Effect<void, MigrationError> =>
+    this.#ofMigration((rate) => rate.setBackground(on))
 
   readonly owesPages: Effect.Effect<boolean> = Effect.sync(() => this.#outgoing?.latched === true)
+
+  readonly observe = (cells: number): Effect.Effect<Observation> =>
+    Effect.map(this.status, (status) => {
+      const blocks = this.vcpu.blocks().map(({ idstr, length }) => ({ idstr, length }))
+      const outgoing = this.#outgoing
+      const sent = outgoing?.progress() ?? this.#lastProgress
+      const arriving = outgoing === undefined && sent === undefined ? this.counters : undefined
+      const map = cells === 0
+        ? undefined
+        : arriving === undefined
+        ? MemoryMap.sent(outgoing?.unsent() ?? this.#lastUnsent, cells)
+        : MemoryMap.arrived(this.states(), cells)
+      return {
+        id: this.id,
+        at: this.#now(),
+        status,
+        memoryBytes: blocks.reduce((sum, { length }) => sum + length, 0),
+        pageSize: 4096,
+        blocks,
+        pages: arriving?.pages() ?? {
+          total: status.total,
+          onDemand: sent?.onDemand ?? 0,
+          background: sent?.background ?? 0,
+          fill: sent?.fill ?? 0,
+          removed: sent?.removed ?? 0
+        },
+        bytesSent: arriving?.get("bytesSent") ?? sent?.bytesSent ?? 0,
+        bytesReceived: arriving?.get("bytesReceived") ?? 0,
+        timeline: this.timeline.marks,
+        downtimeMs: this.downtimeMs ?? null,
+        inFlight: arriving?.get("outstanding") ?? 0,
+        ...(arriving === undefined ? {} : { faults: arriving.faults(), histogram: arriving.histogram() }),
+        ...(outgoing === undefined
+          ? this.#lastLimit
+          : { background: outgoing.rate.background(), maxBandwidth: outgoing.rate.get() ?? null }),
+        ...(map === undefined ? {} : { cells: map })
+      }
+    })
 }

@@ -46,6 +46,7 @@ export interface Options {
   readonly to: string | Descriptor
   readonly background: boolean
   readonly maxBandwidth: number | undefined
+  readonly id: string | undefined
 }
 
 /** Bytes of a target page. Both ends are configured alike: it is not negotiated. */
@@ -89,7 +90,7 @@ interface Switched {
 }
 
 /** Up to and including the latch. Fails or is cancelled with the guest running as before. */
-const untilLatch = Effect.fnUntraced(function*({ background, guest, to }: Options, outgoing: OutgoingMigration) {
+const untilLatch = Effect.fnUntraced(function*({ guest, to }: Options, outgoing: OutgoingMigration) {
   const settings = yield* Settings
   const clock = yield* Clock.Clock
   const links = yield* Links
@@ -119,6 +120,7 @@ const untilLatch = Effect.fnUntraced(function*({ background, guest, to }: Option
   const first = opening(announced)
   yield* LinkIo.writeAll(link, first)
   yield* LinkIo.drained(link, settings.drainMillis)
+  guest.timeline.mark("announced")
   // All that can be made before the pause is: what comes after it is downtime.
   const blocks = yield* memory.open(announced)
   const mailbox = yield* Queue.bounded<SenderMessage>(MAILBOX_CAPACITY)
@@ -127,7 +129,8 @@ const untilLatch = Effect.fnUntraced(function*({ background, guest, to }: Option
     link,
     blocks,
     targetPageSize: TARGET_PAGE_SIZE,
-    background,
+    // Whether there is any is the rate limit's to say: it can be changed while the migration runs.
+    background: true,
     rate: outgoing.rate,
     inbox: mailbox,
     now: () => Number(clock.currentTimeNanosUnsafe()) / 1e6
@@ -147,6 +150,7 @@ const untilLatch = Effect.fnUntraced(function*({ background, guest, to }: Option
 
   outgoing.advance({ _tag: "Iterated", result: 1 })
   const pausedAt = yield* millis
+  guest.timeline.mark("paused")
   guest.held()
   const { lastStepNanos } = yield* guest.vcpu.pause.pipe(
     Effect.mapError(guestFailed),
@@ -178,6 +182,7 @@ const untilLatch = Effect.fnUntraced(function*({ background, guest, to }: Option
     if (Deferred.isDoneUnsafe(outgoing.cancelled)) return Deferred.await(outgoing.cancelled)
     outgoing.advance({ _tag: "Drained" })
     outgoing.progress = sender.progress
+    outgoing.unsent = sender.unsent
     return Effect.map(millis, (now): Switched => ({
       link,
       blocks,
@@ -260,6 +265,7 @@ const body = (options: Options, outgoing: OutgoingMigration): Effect.Effect<Repo
       Effect.onExit((exit) => exit._tag === "Failure" ? runOn(guest, outgoing) : Effect.void),
       Effect.tapError((error) => Effect.sync(() => guest.failedBeforeLatch(error.message)))
     )
+    guest.downtimeMs = switched.downtimeMs
     guest.closed("postcopy", moved("destination", `the guest has moved to ${switched.link.peer}: call it there`))
     return yield* afterLatch(outgoing, switched).pipe(
       Effect.tap(() =>
@@ -290,7 +296,8 @@ export const send = (options: Options): Effect.Effect<Report, MigrationError> =>
       })
       return Effect.fail(new MigrationError({ side: "source", guest: "source", reason }))
     }
-    const outgoing = new OutgoingMigration(RateLimit.make(maxBandwidth))
+    const outgoing = new OutgoingMigration(RateLimit.make(maxBandwidth), options.id)
+    outgoing.rate.setBackground(options.background)
     const refused = guest.beginOutgoing(outgoing)
     if (refused !== undefined) return Effect.fail(refused)
     return Effect.uninterruptibleMask((restore) =>

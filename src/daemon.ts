@@ -1,6 +1,6 @@
 /**
- * The umem daemon's process. It shares nothing with the guest but two sockets, a userfaultfd and a page of counters, has a
- * session of its own, and ends by QUIT, by the end of its channel, or when every page is there; never by the terminal.
+ * The umem daemon's process. It shares nothing with the guest but two sockets, a userfaultfd, counters and page states, has
+ * a session of its own, and ends by QUIT, by the end of its channel, or when every page is there; never by the terminal.
  */
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
@@ -14,6 +14,7 @@ import * as DaemonCounters from "./services/DaemonCounters.ts"
 import * as Handover from "./services/Handover.ts"
 import * as LinkIo from "./services/LinkIo.ts"
 import * as NativeLink from "./services/NativeLink.ts"
+import { PageStates } from "./services/PageStates.ts"
 import { Settings } from "./services/Settings.ts"
 import * as Userfaultfd from "./services/Userfaultfd.ts"
 
@@ -36,6 +37,9 @@ const main = Effect.gen(function*() {
   const { remainder, table } = received
   const counters = addon.Region.map(received.counters, 0, DaemonCounters.BYTES)
   received.counters.close()
+  const pages = PageStates.pagesOf(table.blocks, table.targetPageSize)
+  const states = addon.Region.map(received.states, 0, Math.ceil(pages / addon.pageSize) * addon.pageSize)
+  received.states.close()
 
   const inbox = yield* Queue.bounded<DaemonMessage>(MAILBOX_CAPACITY)
   const channel = Channel.make<DaemonMessage>({
@@ -56,7 +60,8 @@ const main = Effect.gen(function*() {
     targetPageSize: table.targetPageSize,
     flags: table.flags,
     remainder,
-    counters: new DaemonCounters.DaemonCounters(counters.buffer())
+    counters: new DaemonCounters.DaemonCounters(counters.buffer()),
+    states: new PageStates(pages, states.buffer())
   })
   // The source must hear the end of connection: it keeps the guest's memory until then.
   yield* Effect.ignore(LinkIo.drained(link, goodbyeMillis))

@@ -8,6 +8,8 @@ export interface BlockPages {
   readonly table: PageTable
   /** Number of the block's first host page over all blocks. */
   readonly base: number
+  /** Number of the block's first target page over all blocks. */
+  readonly targetBase: number
   /** Host pages whose fault could not be forwarded yet. */
   readonly suspended: Bitmap
   /** Target pages whose removal could not be told yet. */
@@ -42,6 +44,7 @@ export const make = (
     const { hostPageSize, length, mode } = block
     const table = new PageTable({ length, targetPageSize, hostPageSize })
     const base = hostPages
+    const targetBase = targetPages
     const { hostPages: hosts, targetPages: targets } = table.geometry
     hostPages += hosts
     targetPages += targets
@@ -49,6 +52,7 @@ export const make = (
       block,
       table,
       base,
+      targetBase,
       suspended: new Bitmap(hosts),
       removalDue: new Bitmap(targets),
       taken: new Bitmap(hosts),

@@ -11,6 +11,7 @@ import { errnoName } from "../native/Errno.ts"
 import * as RamStream from "../protocol/umem/RamStream.ts"
 import type { DaemonCounters } from "../services/DaemonCounters.ts"
 import { AGAIN, type Link } from "../services/Link.ts"
+import { PageStates } from "../services/PageStates.ts"
 import { Event, EVENT_WORDS, type FaultChannel, type RegisteredBlock } from "../services/Userfaultfd.ts"
 import * as Blocks from "./BlockPages.ts"
 import { PageInstaller } from "./PageInstaller.ts"
@@ -31,6 +32,8 @@ export interface Options {
   readonly blocks: ReadonlyArray<RegisteredBlock>
   readonly targetPageSize: number
   readonly counters: DaemonCounters
+  /** For whoever draws a map of the memory. */
+  readonly states?: PageStates | undefined
   /** Whether installed pages are noted for TRIGGER_PAGE_FAULT. */
   readonly trigger: boolean
   /** Tells the fiber that something it looks at has changed. */
@@ -68,6 +71,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   const { blocks, hostPages, targetPages } = Blocks.make(options.blocks, targetPageSize)
   const byName = new Map(blocks.map((pages) => [pages.block.idstr, pages]))
   counters.set("total", targetPages)
+  const states = options.states ?? new PageStates(targetPages)
 
   const decoder = RamStream.decoder({ blocks: options.blocks, targetPageSize, phase: "postcopy" })
   const input = new Uint8Array(READ_BYTES)
@@ -135,12 +139,14 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   const remove = (pages: BlockPages, first: number, count: number) => {
     const { table } = pages
     table.remove(first, count)
+    const target = table.firstTarget(first)
+    const past = Math.min(first + count, table.geometry.hostPages)
+    states.removed(pages.targetBase + target, table.endTarget(past - 1) - target)
     installer.forgetRemoved(pages, first, count)
     backlog.forgetFaults(pages, first, count)
     backlog.tellRemoved(pages, table.newTargets)
     for (let i = 0; i < table.waiters.length; i++) installer.zero(pages, table.waiters[i]!)
     if (!trigger) return
-    const past = Math.min(first + count, table.geometry.hostPages)
     for (let host = first; host < past; host++) markTaken(pages, host)
   }
 
@@ -209,6 +215,9 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
       counters.add("outstanding", 1)
     }
     if (answer === "known") return
+    for (let i = 0; i < pages.table.newTargets.length; i++) {
+      states.requested(pages.targetBase + pages.table.newTargets[i]!)
+    }
     if (!backlog.open) {
       backlog.noteFault(pages, host)
       return
@@ -261,6 +270,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     const { assembly, block, table } = pages
     if (!table.wants(target)) return
     counters.add(table.isRequested(target) ? "onDemand" : "background", 1)
+    states.received(pages.targetBase + target)
     if (isFill) counters.add("fill", 1)
     keep(pages, target, bytes)
     if (table.received(target) === "stage") return

@@ -73,6 +73,8 @@ export interface SourceSender extends PageServer {
   /** From now on what nobody asked for is sent, too. */
   readonly sendRest: () => void
   readonly progress: () => SenderProgress
+  /** Pages not sent yet, of each block in its order. */
+  readonly unsent: () => ReadonlyArray<Bitmap>
   /** Lets the background go on after the guest's first steps held it up. */
   readonly holds: Effect.Effect<never>
   /**
@@ -388,6 +390,7 @@ export const make = (options: Options): SourceSender => {
       background = true
       pump()
     },
+    unsent: () => states.map((state) => state.dirty),
     progress: () => ({ total, onDemand, background: backgroundPages, fill, removed, dirty, bytesSent })
   }
 }

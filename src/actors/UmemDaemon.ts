@@ -19,6 +19,7 @@ import * as Pipe from "../protocol/umem/Pipe.ts"
 import * as UmemState from "../protocol/umem/UmemState.ts"
 import type { DaemonCounters } from "../services/DaemonCounters.ts"
 import type { Link } from "../services/Link.ts"
+import type { PageStates } from "../services/PageStates.ts"
 import { Settings } from "../services/Settings.ts"
 import type { FaultChannel, RegisteredBlock } from "../services/Userfaultfd.ts"
 import type { Channel } from "./Channel.ts"
@@ -44,6 +45,7 @@ export interface Options {
   /** Bytes read from the link before the handover. */
   readonly remainder: Uint8Array
   readonly counters: DaemonCounters
+  readonly states?: PageStates | undefined
 }
 
 /** How the daemon ended: all five end conditions met, or why not. */

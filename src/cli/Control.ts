@@ -12,6 +12,7 @@ import * as RpcGroup from "effect/rpc/RpcGroup"
 import * as Schema from "effect/Schema"
 import { GuestError } from "../guests/GuestError.ts"
 import { MigrationError } from "../MigrationError.ts"
+import { Observation } from "../Observation.ts"
 import { Report, Status } from "../Report.ts"
 
 const error = Schema.Union([MigrationError, GuestError])
@@ -29,6 +30,9 @@ export type Target = typeof Target.Type
 export const group = RpcGroup.make(
   Rpc.make("Status", { success: Status }),
   Rpc.make("SetBandwidth", { payload: { bytesPerSecond: Bandwidth }, error }),
+  Rpc.make("SetBackground", { payload: { on: Schema.Boolean }, error }),
+  /** Everything there is to show; with a map of the memory in at most `cells` runs, 0 is without. */
+  Rpc.make("Observe", { payload: { cells: Schema.Finite }, success: Observation }),
   Rpc.make("Pause", { error }),
   Rpc.make("Resume", { error }),
   Rpc.make("Cancel", { error }),

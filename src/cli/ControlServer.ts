@@ -23,6 +23,9 @@ import * as ControlSocket from "./ControlSocket.ts"
 import { Failure } from "./Failure.ts"
 import * as HandedDescriptors from "./HandedDescriptors.ts"
 
+/** Runs of the largest map that anybody can ask for: it bounds the answer. */
+const MOST_CELLS = 2 ** 14
+
 export interface ServeOptions {
   readonly guest: GuestHandle
   /** `Migration.migrate`. */
@@ -81,6 +84,8 @@ const serve = Effect.fnUntraced(function*(
   const handlers = group.toLayer({
     Status: () => guest.status,
     SetBandwidth: ({ bytesPerSecond }) => guest.setMaxBandwidth(bytesPerSecond ?? undefined),
+    SetBackground: ({ on }) => guest.setBackground(on),
+    Observe: ({ cells }) => guest.observe(Math.min(MOST_CELLS, Math.max(0, Math.floor(cells)))),
     Pause: () => guest.pause,
     Resume: () => guest.resume,
     Cancel: () => guest.cancel,

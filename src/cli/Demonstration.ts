@@ -7,6 +7,7 @@
  *   destination:  listening ── a query waits ───── running ── answer ── examined ── (touched) ── report
  * ```
  */
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
@@ -21,12 +22,14 @@ import { type Evidence, workloads } from "./DemoWorkload.ts"
 import { Failure, from, withCode } from "./Failure.ts"
 import { Output } from "./Output.ts"
 import * as Reporting from "./Reporting.ts"
+import type { View } from "./Viewing.ts"
 
 export interface DemonstrationOptions {
   readonly guest: keyof typeof workloads
   readonly memoryMiB: number | undefined
   readonly background: boolean
   readonly maxBandwidth: number | undefined
+  readonly view: View
 }
 
 export interface Outcome {
@@ -120,7 +123,17 @@ const plot = Effect.fnUntraced(
           Effect.timeoutOrElse(ended, { duration: LAST_WORDS, orElse: () => Effect.fail(failure) }))
       )
 
+    const { view } = options
+    const look = (cells: number) =>
+      Effect.all({
+        source: source.side.client.ask((guest) => guest.Observe({ cells })),
+        destination: destination.side.client.ask((guest) => guest.Observe({ cells }))
+      }, { concurrency: 2 })
+    yield* view.attach(look, source.side.client)
+
     return yield* Effect.gen(function*() {
+      yield* say("waiting for a viewer of the page")
+      yield* view.opened
       yield* say("examining the guest at the source")
       const traffic = yield* DemoTraffic.start(source.side, destination.side, workload.query)
       const before = yield* workload.examine(DemoTraffic.askOf(source.side))
@@ -151,7 +164,7 @@ const plot = Effect.fnUntraced(
       yield* Effect.raceFirst(traffic.answeredAtDestination(QUERIES_AFTER), traffic.failed)
       yield* traffic.stop
       const destinationReport = completed["report"] as Report
-      return {
+      const outcome: Outcome = {
         source: sourceReport,
         destination: destinationReport,
         verified: before.ok && after.ok && before.fingerprint === after.fingerprint,
@@ -161,7 +174,12 @@ const plot = Effect.fnUntraced(
         before,
         after
       }
-    }).pipe(watched)
+      yield* view.finish({ reports: { source: sourceReport, destination: destinationReport }, outcome })
+      return outcome
+    }).pipe(
+      watched,
+      Effect.onError((cause) => Effect.ignore(view.finish({ error: Cause.pretty(cause).split("\n")[0]! })))
+    )
   }
 )
 

@@ -7,7 +7,9 @@ import type { Outcome } from "./Demonstration.ts"
 import { Failure } from "./Failure.ts"
 import { Output } from "./Output.ts"
 import * as Parameters from "./Parameters.ts"
+import * as Rate from "./Rate.ts"
 import * as Reporting from "./Reporting.ts"
+import * as Viewing from "./Viewing.ts"
 
 const describe = (guest: string, outcome: Outcome): string => {
   const { after, before, calls, destination, source } = outcome
@@ -24,6 +26,9 @@ const describe = (guest: string, outcome: Outcome): string => {
     outcome.verified ? "verified: the guest is whole" : "NOT verified: the guest's contents changed"
   ].join("\n")
 }
+
+/** With a live page and no limit of the user's own the demo takes a few seconds instead of a few tenths of one. */
+const VISIBLE_RATE = 24 * 2 ** 20
 
 const different = (outcome: Outcome): Failure =>
   new Failure({
@@ -42,24 +47,43 @@ export const demo = Command.make(
     ),
     memory: Parameters.memory,
     nobg: Parameters.nobg,
-    maxBandwidth: Flag.optional(Parameters.maxBandwidth)
+    maxBandwidth: Flag.optional(Parameters.maxBandwidth),
+    web: Viewing.web,
+    report: Viewing.report
   },
-  Effect.fnUntraced(function*({ guest, maxBandwidth, memory, nobg }) {
+  Effect.fnUntraced(function*({ guest, maxBandwidth, memory, nobg, report, web }) {
     const { perform } = yield* Effect.promise(() => import("./Demonstration.ts"))
     const output = yield* Output
+    const limit = Option.match(maxBandwidth, {
+      onNone: () => Option.isSome(web) ? VISIBLE_RATE : undefined,
+      onSome: ({ bytesPerSecond }) => bytesPerSecond
+    })
+    const view = yield* Viewing.open({
+      web,
+      report,
+      title: `demo: the ${guest} guest moves between two processes`,
+      about: [
+        ["guest", guest],
+        ["limit at the start", Rate.format(limit)],
+        ["background pages at the start", nobg ? "off" : "on"]
+      ]
+    })
     const outcome = yield* perform({
       guest,
       memoryMiB: Option.getOrUndefined(memory),
       background: !nobg,
-      maxBandwidth: Option.getOrUndefined(maxBandwidth)?.bytesPerSecond
+      maxBandwidth: limit,
+      view
     })
     yield* output.emit({ event: "report", ...outcome }, describe(guest, outcome))
+    yield* view.linger
     if (!outcome.verified) return yield* different(outcome)
-  })
+  }, Effect.scoped)
 ).pipe(
   Command.withDescription("Move a built-in guest between two processes of this machine and verify it"),
   Command.withExamples([
     { command: "postcopy demo", description: "An SQLite database, queried throughout" },
+    { command: "postcopy demo --web", description: "With a live page in the browser" },
     { command: "postcopy demo --guest counter --memory 256 --nobg", description: "Only pages that are asked for" }
   ])
 )

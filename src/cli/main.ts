@@ -14,7 +14,6 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Runtime from "effect/Runtime"
-import { readFileSync } from "node:fs"
 import { call } from "./call.ts"
 import { cancel } from "./cancel.ts"
 import { demo } from "./demo.ts"
@@ -34,10 +33,8 @@ import { run } from "./run.ts"
 import { set } from "./set.ts"
 import * as Signals from "./Signals.ts"
 import { status } from "./status.ts"
-
-const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
-  version: string
-}
+import { version } from "./Version.ts"
+import { joinWeb } from "./Viewing.ts"
 
 const postcopy = Command.make("postcopy").pipe(
   Command.withDescription("Moves running guests between processes and hosts by post-copy"),
@@ -60,7 +57,7 @@ const postcopy = Command.make("postcopy").pipe(
   Command.withGlobalFlags([Json])
 )
 
-const args = process.argv.slice(2)
+const args = joinWeb(process.argv.slice(2))
 const output = Output.make(Output.wantsJson(args))
 
 const context = Layer.mergeAll(

@@ -16,6 +16,7 @@ import { Failure, from } from "./Failure.ts"
 import { Output } from "./Output.ts"
 import * as Parameters from "./Parameters.ts"
 import * as Reporting from "./Reporting.ts"
+import * as Viewing from "./Viewing.ts"
 
 /** How long an interrupted command waits to see the guest running again. */
 const CANCEL_PATIENCE = "15 seconds"
@@ -70,22 +71,35 @@ export const migrate = Command.make(
     uri: Parameters.uri,
     control: Parameters.control,
     nobg: Parameters.nobg,
-    maxBandwidth: Flag.optional(Parameters.maxBandwidth)
+    maxBandwidth: Flag.optional(Parameters.maxBandwidth),
+    report: Viewing.report
   },
-  Effect.fnUntraced(function*({ control, maxBandwidth, nobg, uri: text }) {
+  Effect.fnUntraced(function*({ control, maxBandwidth, nobg, report: file, uri: text }) {
     const { endpoint, uri } = yield* Parameters.resolveUri(text)
     const { connect } = yield* Effect.promise(() => import("./ControlClient.ts"))
     const output = yield* Output
     const client = yield* connect(control)
     // Who is there is found out before a descriptor is given away.
     yield* client.ask((guest) => guest.Status())
+    const view = yield* Viewing.open({
+      web: Option.none(),
+      report: file,
+      title: `migration to ${uri}`,
+      about: [["control socket", control], ["to", uri], ["background pages", nobg ? "off" : "on"]]
+    })
+    yield* view.attach(
+      (cells) => Effect.map(client.ask((guest) => guest.Observe({ cells })), (source) => ({ source })),
+      client
+    )
     const to = yield* targetOf(uri, endpoint, control)
     const limit = Option.getOrUndefined(maxBandwidth)?.bytesPerSecond ?? null
     const report = yield* client.ask((guest) => guest.Migrate({ to, background: !nobg, maxBandwidth: limit })).pipe(
       Effect.raceFirst(watch(client)),
       Effect.onInterrupt(() => Effect.ignore(leave(client, control))),
-      Effect.mapError(from)
+      Effect.mapError(from),
+      Effect.tapError(({ message }) => Effect.ignore(view.finish({ error: message })))
     )
+    yield* view.finish({ reports: { source: report } })
     yield* output.emit({ event: "completed", report }, Reporting.describe(report))
   }, Effect.scoped)
 ).pipe(

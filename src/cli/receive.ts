@@ -9,11 +9,13 @@ import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type { Incoming } from "../Migration.ts"
 import type { MigrationError } from "../MigrationError.ts"
+import type { Ending } from "../web/Picture.ts"
 import { type Failure, from, fromMigration, silent, toObject, withCode } from "./Failure.ts"
 import type { End, GuestProcess } from "./GuestProcess.ts"
 import { Output } from "./Output.ts"
 import * as Parameters from "./Parameters.ts"
 import * as Reporting from "./Reporting.ts"
+import * as Viewing from "./Viewing.ts"
 
 /** What there is to wait for next: an outcome of the migration, or a wish to end the process. */
 const next = <A>(outcome: Effect.Effect<A, MigrationError>, process: GuestProcess) =>
@@ -26,13 +28,17 @@ const next = <A>(outcome: Effect.Effect<A, MigrationError>, process: GuestProces
 const follow = Effect.fnUntraced(function*(
   incoming: Incoming,
   process: GuestProcess,
-  exitWhenComplete: boolean
+  exitWhenComplete: boolean,
+  view: Viewing.View
 ): Effect.fn.Return<End | "complete", Failure> {
   const output = yield* Output
+  // The guest is here and must not suffer from a disk that is full.
+  const finish = (ending: Ending) => Effect.catch(view.finish(ending), (failure) => output.fail(failure))
   const failed = Effect.fnUntraced(function*(error: MigrationError) {
     const told = fromMigration(error)
     // What arrived was refused, by whatever name: that is no mistake of this command line's.
     const failure = told.code === 1 ? withCode(told, 70) : told
+    yield* finish({ error: error.message, reports: { destination: yield* incoming.reportNow } })
     yield* output.emit({ event: "failed", error: toObject(failure) })
     if (error.guest === "none" || error.guest === "source") return yield* failure
     // The guest is here and waits for memory: whoever asks is told so, until somebody ends it.
@@ -48,6 +54,7 @@ const follow = Effect.fnUntraced(function*(
   if (completion._tag === "End") return completion.end
   if (Result.isFailure(completion.result)) return yield* failed(completion.result.failure)
   const report = completion.result.success
+  yield* finish({ reports: { destination: report } })
   yield* output.emit({ event: "completed", report }, Reporting.describe(report))
   return exitWhenComplete ? "complete" : yield* process.ended
 })
@@ -61,6 +68,7 @@ export const receive = Command.make(
     memory: Parameters.memory,
     postcopyFlags: Parameters.postcopyFlags,
     exitWhenComplete: Parameters.toggle("exit-when-complete", "Exit 0 when all of the guest's memory is here"),
+    report: Viewing.report,
     leash: Parameters.leash
   },
   Effect.fnUntraced(function*(options) {
@@ -72,6 +80,12 @@ export const receive = Command.make(
     const output = yield* Output
     ExitGuard.install()
     if (options.leash) GuestProcess.leash()
+    const view = yield* Viewing.open({
+      web: Option.none(),
+      report: options.report,
+      title: `migration of ${options.guest}`,
+      about: [["guest", options.guest], ["from", uri]]
+    })
     const claimed = yield* GuestProcess.claim(Option.getOrUndefined(options.control))
     const incoming = yield* Migration.listen({
       guest: module,
@@ -79,6 +93,10 @@ export const receive = Command.make(
       options: { memoryMiB: Option.getOrUndefined(options.memory) },
       flags: options.postcopyFlags
     }).pipe(Effect.mapError(from))
+    yield* view.attach(
+      (cells) => Effect.map(incoming.guest.observe(cells), (destination) => ({ destination })),
+      undefined
+    )
     const process = yield* GuestProcess.open({
       guest: incoming.guest,
       control: claimed,
@@ -87,7 +105,7 @@ export const receive = Command.make(
       endsBy: (error) => error._tag === "GuestError" || error.guest === "none"
     })
     yield* output.emit({ event: "listening", uri: incoming.uri }, `listening at ${incoming.uri}`)
-    const end = yield* follow(incoming, process, options.exitWhenComplete)
+    const end = yield* follow(incoming, process, options.exitWhenComplete, view)
     if (end !== "complete") yield* process.leave(end)
   }, Effect.scoped)
 ).pipe(

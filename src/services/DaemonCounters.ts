@@ -4,6 +4,7 @@
  *
  * Hot path: no Effect per page.
  */
+import type { Report } from "../Report.ts"
 
 const slots = {
   /** Target pages received because they were asked for, and without. */
@@ -71,6 +72,38 @@ export class DaemonCounters {
     if (micros > this.get("maxMicros")) this.set("maxMicros", micros)
     const bucket = Math.min(BUCKETS - 1, Math.max(0, Math.floor(Math.log2(Math.max(micros, 1)) * PER_OCTAVE)))
     this.#values[HISTOGRAM_AT + bucket]! += 1
+  }
+  /** The report's part about pages. */
+  pages(): Report["pages"] {
+    return {
+      total: this.get("total"),
+      onDemand: this.get("onDemand"),
+      background: this.get("background"),
+      fill: this.get("fill"),
+      removed: this.get("removed")
+    }
+  }
+  /** The report's part about page requests. */
+  faults(): NonNullable<Report["faults"]> {
+    const count = this.get("faults")
+    return {
+      count,
+      p50Us: this.percentile(0.5),
+      p90Us: this.percentile(0.9),
+      p99Us: this.percentile(0.99),
+      maxUs: count === 0 ? null : this.get("maxMicros"),
+      blockedMs: this.get("blockedMicros") / 1000
+    }
+  }
+  /** Page requests answered, by the octave of their microseconds: [0] up to 2, [1] up to 4, … without empty ones behind. */
+  histogram(): Array<number> {
+    const octaves: Array<number> = []
+    for (let bucket = 0; bucket < BUCKETS; bucket++) {
+      const count = this.#values[HISTOGRAM_AT + bucket]!
+      const octave = Math.floor(bucket / PER_OCTAVE)
+      if (count > 0) octaves[octave] = (octaves[octave] ?? 0) + count
+    }
+    return Array.from(octaves, (count) => count ?? 0)
   }
   /** Target pages not received and not removed. */
   missing(): number {

@@ -13,6 +13,7 @@ import * as UmemDaemon from "../actors/UmemDaemon.ts"
 import * as DaemonCounters from "./DaemonCounters.ts"
 import { DaemonProcess, type HandoverRequest } from "./DaemonProcess.ts"
 import * as LinkMemory from "./LinkMemory.ts"
+import { PageStates } from "./PageStates.ts"
 import { Userfaultfd } from "./Userfaultfd.ts"
 import type { ModelMemory } from "./UserfaultfdMemory.ts"
 
@@ -35,6 +36,7 @@ export const layer = (memory: ModelMemory, crash: Effect.Effect<void> = Effect.n
       start: Effect.gen(function*() {
         const [guestEnd, daemonEnd] = yield* LinkMemory.pair()
         const counters = new DaemonCounters.DaemonCounters(new ArrayBuffer(DaemonCounters.BYTES))
+        let states: PageStates | undefined
         const exited = Deferred.makeUnsafe<string>()
         const scope = yield* Effect.scope
         yield* Effect.addFinalizer(() => Effect.sync(() => guestEnd.close()))
@@ -43,8 +45,10 @@ export const layer = (memory: ModelMemory, crash: Effect.Effect<void> = Effect.n
           counters,
           pid: -1,
           exited: Deferred.await(exited),
+          states: () => states,
           handover: ({ flags, link, registration, remainder, targetPageSize }: HandoverRequest) =>
             Effect.gen(function*() {
+              states = new PageStates(PageStates.pagesOf(registration.blocks, targetPageSize))
               const inbox = yield* Queue.bounded<DaemonMessage>(MAILBOX_CAPACITY)
               yield* UmemDaemon.run({
                 uffd: memory.channel,
@@ -61,7 +65,8 @@ export const layer = (memory: ModelMemory, crash: Effect.Effect<void> = Effect.n
                 targetPageSize,
                 flags,
                 remainder,
-                counters
+                counters,
+                states
               }).pipe(
                 Effect.raceFirst(crash),
                 Effect.ensuring(Effect.sync(() => {

@@ -9,12 +9,14 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
+import type { Region } from "userfaultfd-napi"
 import { DaemonFailed, Unsupported } from "../MigrationError.ts"
 import * as Binding from "../native/Binding.ts"
 import * as DaemonCounters from "./DaemonCounters.ts"
 import * as Handover from "./Handover.ts"
 import type { Link } from "./Link.ts"
 import * as NativeLink from "./NativeLink.ts"
+import { PageStates } from "./PageStates.ts"
 import { Settings } from "./Settings.ts"
 import type { Registration } from "./Userfaultfd.ts"
 
@@ -34,6 +36,8 @@ export interface UmemDaemonHandle {
   /** The pipe protocol's bytes. Closed by whoever runs the handler; also at the end of the scope. */
   readonly channel: Link
   readonly counters: DaemonCounters.DaemonCounters
+  /** What has become of each page; from the handover on. */
+  readonly states: () => PageStates | undefined
   readonly handover: (request: HandoverRequest) => Effect.Effect<void, DaemonFailed>
   /** Completes when the process is gone: how it ended, in words. */
   readonly exited: Effect.Effect<string>
@@ -60,12 +64,15 @@ const native: DaemonProcessShape = {
     const [handoverHere, handoverThere] = addon.socketpair(addon.constants.SOCK_SEQPACKET)
     const shared = addon.Region.memfd("postcopy-counters", DaemonCounters.BYTES)
     const channel = NativeLink.fromDescriptor(addon, channelHere, "the umem daemon")
+    let map: Region | undefined
+    let states: PageStates | undefined
     const gone = Deferred.makeUnsafe<string>()
     yield* Effect.addFinalizer(() =>
       Effect.sync(() => {
         channel.close()
         handoverHere.close()
         shared.close()
+        map?.close()
       })
     )
     const child = yield* Effect.try({
@@ -106,10 +113,18 @@ const native: DaemonProcessShape = {
       counters: new DaemonCounters.DaemonCounters(shared.buffer()),
       pid: child.pid ?? -1,
       exited: Deferred.await(gone),
+      states: () => states,
       handover: ({ flags, link, registration, remainder, targetPageSize }) =>
         Effect.suspend(() => {
-          const memfd = shared.descriptor()
-          if (registration.descriptor === undefined || link.descriptor === undefined || memfd === null) {
+          const pages = PageStates.pagesOf(registration.blocks, targetPageSize)
+          map = addon.Region.memfd("postcopy-pages", Math.ceil(pages / addon.pageSize) * addon.pageSize)
+          states = new PageStates(pages, map.buffer())
+          const counted = shared.descriptor()
+          const mapped = map.descriptor()
+          if (
+            registration.descriptor === undefined || link.descriptor === undefined || counted === null ||
+            mapped === null
+          ) {
             return Effect.fail(new DaemonFailed({ detail: "there is no descriptor to hand over" }))
           }
           const sent = Handover.send(
@@ -117,9 +132,16 @@ const native: DaemonProcessShape = {
             handoverHere,
             { blocks: registration.blocks, flags, targetPageSize },
             remainder,
-            { uffd: registration.descriptor, link: link.descriptor, counters: memfd, memfds: registration.memfds }
+            {
+              uffd: registration.descriptor,
+              link: link.descriptor,
+              counters: counted,
+              states: mapped,
+              memfds: registration.memfds
+            }
           )
-          memfd.close()
+          counted.close()
+          mapped.close()
           return sent < 0
             ? Effect.fail(
               new DaemonFailed({ detail: `cannot hand over to the umem daemon: ${addon.errnoName(-sent)}` })

@@ -1,6 +1,7 @@
 /**
  * The packets of the handover socket. Daemon to guest: one packet `ready`. Guest to daemon: one packet
- * `[u32 length of the table, table as JSON, bytes already read]` that carries descriptors: uffd, link, counters, memfds.
+ * `[u32 length of the table, table as JSON, bytes already read]` that carries descriptors: uffd, link, counters, page
+ * states, memfds.
  * A SEQPACKET socket keeps packets whole, so nothing here is incremental.
  */
 import * as Effect from "effect/Effect"
@@ -21,6 +22,7 @@ export interface Received {
   readonly uffd: Descriptor
   readonly link: Descriptor
   readonly counters: Descriptor
+  readonly states: Descriptor
   /** Behind the blocks of mode "continue", in their order. */
   readonly memfds: ReadonlyArray<Descriptor>
 }
@@ -37,15 +39,15 @@ export const send = (
   socket: Descriptor,
   table: Table,
   remainder: Uint8Array,
-  descriptors: Pick<Received, "uffd" | "link" | "counters" | "memfds">
+  descriptors: Pick<Received, "uffd" | "link" | "counters" | "states" | "memfds">
 ): number => {
   const json = new TextEncoder().encode(JSON.stringify(table))
   const packet = new Uint8Array(4 + json.length + remainder.length)
   new DataView(packet.buffer).setUint32(0, json.length)
   packet.set(json, 4)
   packet.set(remainder, 4 + json.length)
-  const { counters, link, memfds, uffd } = descriptors
-  return addon.sendDescriptors(socket, packet, [uffd, link, counters, ...memfds])
+  const { counters, link, memfds, states, uffd } = descriptors
+  return addon.sendDescriptors(socket, packet, [uffd, link, counters, states, ...memfds])
 }
 
 /** Waits for a packet; `undefined` when the other side is gone. */
@@ -78,7 +80,9 @@ export const receive = (addon: Addon, socket: Descriptor): Effect.Effect<Receive
   packet(addon, socket, (bytes, into, descriptors) => {
     const length = new DataView(into.buffer).getUint32(0)
     const table = JSON.parse(new TextDecoder().decode(into.subarray(4, 4 + length))) as Table
-    const [uffd, link, counters, ...memfds] = descriptors
-    if (uffd === undefined || link === undefined || counters === undefined) return undefined
-    return { table, remainder: into.slice(4 + length, bytes), uffd, link, counters, memfds }
+    const [uffd, link, counters, states, ...memfds] = descriptors
+    if (uffd === undefined || link === undefined || counters === undefined || states === undefined) {
+      return undefined
+    }
+    return { table, remainder: into.slice(4 + length, bytes), uffd, link, counters, states, memfds }
   })

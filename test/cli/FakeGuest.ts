@@ -33,6 +33,7 @@ export class FakeGuest {
   state: State = "running"
   bandwidth: number | undefined = Number.NaN
   owesPages = false
+  background = true
   quits = 0
   calls: Array<unknown> = []
   /** What `migrate` was given. */
@@ -92,6 +93,24 @@ export class FakeGuest {
       ))
     }),
     setMaxBandwidth: (bytesPerSecond) => Effect.sync(() => void (this.bandwidth = bytesPerSecond)),
+    setBackground: (on) => Effect.sync(() => void (this.background = on)),
+    observe: () =>
+      Effect.map(this.handle.status, (status) => ({
+        id: "fake",
+        at: 0,
+        status,
+        memoryBytes: 2 ** 20,
+        pageSize: 4096,
+        blocks: [{ idstr: "ram", length: 2 ** 20 }],
+        pages: report.pages,
+        bytesSent: 0,
+        bytesReceived: 0,
+        timeline: [],
+        downtimeMs: null,
+        inFlight: 0,
+        maxBandwidth: null,
+        background: this.background
+      })),
     lost: this.lost,
     owesPages: Effect.sync(() => this.owesPages)
   }
