@@ -81,11 +81,8 @@ class DirtyTracker {
 
   close() {
     if (this.closed) return
-    try {
-      addon.unregister(this.#uffd, this.#region.address, this.#region.length)
-    } catch {
-      // The range is gone, and its registration with it.
-    }
+    // The end of the userfaultfd ends the registration too; said in so many words, it also frees a buffer's region.
+    if (!this.#region.closed) addon.unregister(this.#uffd, this.#region.address, this.#region.length)
     this.#uffd.close()
     this.#pagemap.close()
   }
