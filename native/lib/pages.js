@@ -42,8 +42,10 @@ exports.pagesWithin = (address, length, pageSize) => {
 }
 
 exports.runsOf = (pages) => {
-  const isList = Array.isArray(pages) || ArrayBuffer.isView(pages) && !(pages instanceof DataView)
-  if (!isList) throw typeError("pages is not an array")
+  const isView = ArrayBuffer.isView(pages) && !(pages instanceof DataView)
+  if (!Array.isArray(pages) && !isView) throw typeError("pages is not an array")
+  // Iterating over what was transferred away would throw an error without a code.
+  if (isView && pages.length === 0) return new Float64Array(0)
   const sorted = Float64Array.from(pages, (page) => integer(page, "a page")).sort()
   const runs = []
   for (let i = 0; i < sorted.length; i++) {

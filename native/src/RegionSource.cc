@@ -120,7 +120,10 @@ napi_value memfd(napi_env env, napi_callback_info info) {
   napi_value region = mapFile(call, fd, 0, length, page);
   // After the mapping: a file sealed against writing refuses one that may write.
   if (region == nullptr || seal == 0 || fcntl(fd, F_ADD_SEALS, static_cast<int>(seal)) == 0) return region;
-  return call.failErrno(errno, "fcntl F_ADD_SEALS");
+  const int error = errno;
+  // SAFETY: `region` was made by this call, so it owns a Region.
+  call.addon().unwrap(ClassId::region, region)->shut();
+  return call.failErrno(error, "fcntl F_ADD_SEALS");
 }
 
 napi_value map(napi_env env, napi_callback_info info) {

@@ -2,6 +2,7 @@
 import * as Uffd from "userfaultfd-napi"
 import { assert, describe, it } from "vitest"
 import { Bursts } from "./Bursts.ts"
+import { Dice } from "./Dice.ts"
 import { readable } from "./GuestProcess.ts"
 import { anonymous, available, type Guest, guest, has, P, page } from "./Kernel.ts"
 import { codeOf } from "./Thrown.ts"
@@ -244,11 +245,8 @@ describe.skipIf(!available)("a vector", () => {
   })
 
   it("does for random entries what one call a page would do", () => {
-    let state = 20251125
-    const below = (limit: number): number => {
-      state = state * 48271 % 2147483647
-      return state % limit
-    }
+    const dice = new Dice(20251125)
+    const below = (limit: number) => dice.below(limit)
     const pages = 64
     for (let round = 0; round < 40; round++) {
       using g = anonymous(pages)
