@@ -19,7 +19,11 @@ export interface SystemError extends Error {
   readonly syscall: string
 }
 
-/** Constants of `<linux/userfaultfd.h>` and the system calls used here. */
+/**
+ * Constants of `<linux/userfaultfd.h>` and `<linux/fs.h>` as of Linux 6.18, whatever headers the host has, and of the
+ * system calls used here. IOCTL_*: bits of what {@link register} returns. INSTALL_*: kinds of {@link installPages}.
+ * PAGE_IS_*: categories of {@link scanPages}.
+ */
 export const constants: {
   readonly EVENT_PAGEFAULT: 0x12
   readonly EVENT_FORK: 0x13
@@ -49,14 +53,67 @@ export const constants: {
   readonly MODE_MISSING: 1
   readonly MODE_WP: 2
   readonly MODE_MINOR: 4
+  readonly IOCTL_WAKE: 0x4
+  readonly IOCTL_COPY: 0x8
+  readonly IOCTL_ZEROPAGE: 0x10
+  readonly IOCTL_MOVE: 0x20
+  readonly IOCTL_WRITEPROTECT: 0x40
+  readonly IOCTL_CONTINUE: 0x80
+  readonly IOCTL_POISON: 0x100
   readonly COPY_DONTWAKE: 1
   readonly COPY_WP: 2
+  readonly ZEROPAGE_DONTWAKE: 1
+  readonly CONTINUE_DONTWAKE: 1
+  readonly CONTINUE_WP: 2
+  readonly POISON_DONTWAKE: 1
+  readonly WRITEPROTECT_WP: 1
+  readonly WRITEPROTECT_DONTWAKE: 2
+  readonly MOVE_DONTWAKE: 1
+  readonly MOVE_ALLOW_SRC_HOLES: 2
+  readonly INSTALL_COPY: 0
+  readonly INSTALL_ZERO: 1
+  readonly INSTALL_CONTINUE: 2
+  readonly INSTALL_POISON: 3
+  readonly INSTALL_DONTWAKE: 0x10
+  readonly INSTALL_WP: 0x20
+  readonly PAGE_IS_WPALLOWED: 0x1
+  readonly PAGE_IS_WRITTEN: 0x2
+  readonly PAGE_IS_FILE: 0x4
+  readonly PAGE_IS_PRESENT: 0x8
+  readonly PAGE_IS_SWAPPED: 0x10
+  readonly PAGE_IS_PFNZERO: 0x20
+  readonly PAGE_IS_HUGE: 0x40
+  readonly PAGE_IS_SOFT_DIRTY: 0x80
+  readonly PAGE_IS_GUARD: 0x100
+  readonly MADV_NORMAL: 0
+  readonly MADV_RANDOM: 1
+  readonly MADV_SEQUENTIAL: 2
+  readonly MADV_WILLNEED: 3
   readonly MADV_DONTNEED: 4
+  readonly MADV_FREE: 8
   readonly MADV_REMOVE: 9
   readonly MADV_DONTFORK: 10
+  readonly MADV_DOFORK: 11
+  readonly MADV_MERGEABLE: 12
+  readonly MADV_UNMERGEABLE: 13
+  readonly MADV_HUGEPAGE: 14
   readonly MADV_NOHUGEPAGE: 15
+  readonly MADV_DONTDUMP: 16
+  readonly MADV_DODUMP: 17
+  readonly MADV_WIPEONFORK: 18
+  readonly MADV_KEEPONFORK: 19
+  readonly MADV_COLD: 20
+  readonly MADV_PAGEOUT: 21
   readonly MADV_POPULATE_READ: 22
   readonly MADV_POPULATE_WRITE: 23
+  readonly MADV_DONTNEED_LOCKED: 24
+  readonly MADV_COLLAPSE: 25
+  readonly SEAL_SEAL: 1
+  readonly SEAL_SHRINK: 2
+  readonly SEAL_GROW: 4
+  readonly SEAL_WRITE: 8
+  readonly SEAL_FUTURE_WRITE: 16
+  readonly SEAL_EXEC: 32
   readonly READABLE: 1
   readonly WRITABLE: 2
   readonly DISCONNECT: 4
@@ -85,17 +142,25 @@ export class Descriptor {
   private constructor()
   /** The number, or -1 once closed or released. */
   readonly fd: number
-  /** Another descriptor of the same open file description (F_DUPFD_CLOEXEC). */
+  /** Another descriptor of the same open file description (F_DUPFD_CLOEXEC), independent of this one. */
   dup(): Descriptor
+  /**
+   * A token for {@link Descriptor.adopt} in any environment of this process, as often as needed until this descriptor
+   * and all that were adopted by it are closed. The token itself holds nothing. @throws SystemError EBADF when closed
+   */
+  share(): bigint
   /** Idempotent. */
   close(): void
   /** Gives up ownership without closing and returns the number. @throws SystemError EBADF when already closed */
   release(): number
   /**
    * Takes ownership of an open number and sets FD_CLOEXEC.
-   * @throws SystemError EBADF when it is not open, EBUSY when another Descriptor of this process owns it
+   * @throws SystemError EBADF when it is not open, EBUSY when another Descriptor of this process or the event loop owns
+   * it
    */
   static adopt(fd: number): Descriptor
+  /** A descriptor of the same open file by token. @throws SystemError ESTALE when all of its holders are closed */
+  static adopt(token: bigint): Descriptor
   /**
    * Another owner for a number that stays with whoever has it now: F_DUPFD_CLOEXEC of a bare number.
    * @throws SystemError EBADF
@@ -131,8 +196,10 @@ export interface Opened {
 
 /**
  * userfaultfd(2) + UFFDIO_API. Feature bits that this package does not know are passed on. An optional EVENT_FORK is
- * dropped where it needs a capability that the process lacks.
- * @throws SystemError EPERM (the message names the remedy), ENOSYS, ENOTSUP (a required feature is missing)
+ * dropped where it needs a capability that the process lacks. The first open of a process runs the quick part of
+ * {@link selfTest} (0.1 ms).
+ * @throws SystemError EPERM (the message names the remedy), ENOSYS, ENOTSUP (a required feature is missing, or the
+ * kernel failed the self-test)
  */
 export function open(options?: OpenOptions): Opened
 
@@ -145,12 +212,32 @@ export function probe(): {
   readonly ioctls: number
 }
 
+/** One comparison of {@link selfTest}. */
+export interface SelfTestCheck {
+  readonly name: string
+  /** False when this kernel does not have it; nothing was compared then. */
+  readonly offered: boolean
+  readonly ok: boolean
+  /** What came out otherwise, else empty. */
+  readonly detail: string
+}
 /**
- * UFFDIO_REGISTER of a range of this process: whole pages, MODE_* bits. Returns the range's ioctl bits, a bit an ioctl
- * number (3 COPY, 4 ZEROPAGE, 7 CONTINUE, 8 POISON ...). @throws SystemError EINVAL, EBUSY, EBADF
+ * Compares the constants and layouts of this package with the running kernel, by carrying out each ioctl once on memory
+ * of its own (also PAGEMAP_SCAN, and a fault of a second thread). Takes some milliseconds; never throws.
+ */
+export function selfTest(): ReadonlyArray<SelfTestCheck>
+
+/**
+ * UFFDIO_REGISTER (ioctl_userfaultfd(2)): whole pages, MODE_* bits. Returns the range's ioctl bits, a bit an ioctl number
+ * (IOCTL_*; bits of later kernels are passed on). With a userfaultfd that was opened in this process the range must lie
+ * inside a {@link Region}, which is what keeps a wrong address from stopping the process for ever; the addresses of one
+ * that came from another process are of that process.
+ *
+ * MODE_MISSING: anonymous, memfd and hugetlb memory. MODE_MINOR: memfd and hugetlb. MODE_WP: all three.
+ * @throws SystemError EFAULT (not inside a Region), EINVAL, EBUSY (another userfaultfd has it), EBADF, ESTALE
  */
 export function register(uffd: Descriptor, address: number, length: number, mode: number): number
-/** UFFDIO_UNREGISTER. @throws SystemError */
+/** UFFDIO_UNREGISTER: waiters of the range go on and see zeros in missing pages. @throws SystemError EINVAL, EBADF */
 export function unregister(uffd: Descriptor, address: number, length: number): void
 
 /**
@@ -167,29 +254,105 @@ export function copy(
   length: number,
   mode: number
 ): number
-/** UFFDIO_ZEROPAGE (signed): bytes or -errno, as {@link copy}. mode 1 = do not wake. Not on hugetlb memory. */
+/** UFFDIO_ZEROPAGE (signed): bytes or -errno, as {@link copy}. mode: ZEROPAGE_*. Not on hugetlb memory: -EINVAL. */
 export function zeropage(uffd: Descriptor, address: number, length: number, mode: number): number
 /**
  * UFFDIO_CONTINUE (signed): maps pages that the memfd already has; bytes or -errno: -EFAULT (14) when the memfd lacks
- * the page, -EEXIST (17) when it is mapped. mode 1 = do not wake.
+ * the page, -EEXIST (17) when it is mapped. mode: CONTINUE_DONTWAKE, CONTINUE_WP (mapped and write-protected at once).
  */
 export function continueRange(uffd: Descriptor, address: number, length: number, mode: number): number
 /** UFFDIO_WAKE (signed): 0 or -errno. */
 export function wake(uffd: Descriptor, address: number, length: number): number
-/** UFFDIO_POISON (signed): bytes or -errno. Whoever touches a page of it gets SIGBUS, until a {@link copy} over it. */
-export function poison(uffd: Descriptor, address: number, length: number): number
+/**
+ * UFFDIO_POISON (signed, Linux 6.6): bytes or -errno; -EEXIST (17) for a page that is present. Needs FEATURE_POISON.
+ * Whoever touches a page of it gets SIGBUS (BUS_ADRERR), until a {@link copy} over it. mode: POISON_DONTWAKE.
+ */
+export function poison(uffd: Descriptor, address: number, length: number, mode?: number): number
+/**
+ * UFFDIO_MOVE (signed, Linux 6.8): moves pages of private anonymous memory to missing ones without copying; bytes or
+ * -errno. Needs FEATURE_MOVE. The source must lie inside a {@link Region} of this process, else -EFAULT (14); both sides
+ * are of one process, else -EINVAL. -EBUSY (16): a page is pinned or shared (after a fork), -ENOENT (2): the source has no
+ * such page and MOVE_ALLOW_SRC_HOLES is not set, -EEXIST (17): the destination has one. mode: MOVE_*.
+ */
+export function move(uffd: Descriptor, address: number, sourceAddress: number, length: number, mode: number): number
+/**
+ * UFFDIO_WRITEPROTECT (signed): 0 or -errno. With WRITEPROTECT_WP the next write of each page faults with
+ * PAGEFAULT_FLAG_WP (or is only noted, with FEATURE_WP_ASYNC); without it the protection goes and waiters are woken,
+ * unless WRITEPROTECT_DONTWAKE. Pages that are not populated are protected only with FEATURE_WP_UNPOPULATED: without it
+ * that is lost in silence. -ENOENT (2): the range is not registered with MODE_WP. -EAGAIN (11): as of {@link copy}.
+ */
+export function writeProtect(uffd: Descriptor, address: number, length: number, mode: number): number
+
+/** Words an entry takes in the vector of {@link installPages}. */
+export const VECTOR_WORDS: 6
+/**
+ * Many pages in one call (signed). `vector` has VECTOR_WORDS numbers an entry, an entry being a page or a run of pages:
+ *
+ * | word | |
+ * | --- | --- |
+ * | 0 address | where to, whole pages |
+ * | 1 source offset | bytes into `source`, unaligned at will; only of INSTALL_COPY |
+ * | 2 length | bytes, whole pages |
+ * | 3 kind | INSTALL_COPY, _ZERO, _CONTINUE or _POISON, plus INSTALL_DONTWAKE, INSTALL_WP (COPY and CONTINUE) |
+ * | 4 done | bytes in place; 0 at first, written back |
+ * | 5 status | written back: 0, -EEXIST when some page was present already, or the -errno that it stopped at |
+ *
+ * Carries out the entries from index `from` up to, not including, `to`, and returns how many of them are complete. Fewer
+ * than `to - from`: the next entry says in `status` why (-EAGAIN: read the queued events, -ENOENT: the range is gone,
+ * -ESRCH: the process is gone); call again with `from` moved on by the result, and it goes on where it stopped.
+ *
+ * A page that is present already counts as done, and its waiters are woken. Neighbours of one kind become one ioctl, also
+ * when their bytes lie scattered (as between the headers of a network stream). Zeros of hugetlb memory are copied.
+ * `pageSize` is that of the range (default: the host's). The vector and the source are read when the call begins.
+ * @throws RangeError for an entry that could never be carried out; nothing was done then. -EBADF when closed
+ */
+export function installPages(
+  uffd: Descriptor,
+  vector: Float64Array,
+  from: number,
+  to: number,
+  source: Uint8Array,
+  pageSize?: number
+): number
 
 /** Words an event takes in the array of {@link readEvents}. */
 export const EVENT_WORDS: 4
 /**
  * Reads pending events in one batch (signed): their number, 0 when none is pending, or -errno.
  * Each takes four numbers: event, a, b, c.
- * PAGEFAULT: flags, address, thread id · FORK: the new descriptor's number (the caller adopts it), 0, 0 ·
+ * PAGEFAULT: flags (PAGEFAULT_FLAG_*), address, thread id (FEATURE_THREAD_ID, else 0) · FORK: the number of the child's
+ * userfaultfd, 0, 0 (adopt it, then serve or close it: a child that nobody serves waits for ever; what is not adopted is
+ * closed at the end of the environment) ·
  * REMAP: from, to, length · REMOVE, UNMAP: start, end, 0.
  * The kernel gives page faults before removals, whatever came first: read all, apply removals, then serve faults.
  * -ENOTTY (25) when the descriptor is not a userfaultfd.
  */
 export function readEvents(uffd: Descriptor, into: Float64Array): number
+
+/** An event as an object. Addresses and lengths in bytes; `end` is exclusive. */
+export type UffdEvent =
+  | {
+    readonly type: "pagefault"
+    /** Of the page, or of the very byte with FEATURE_EXACT_ADDRESS. */
+    readonly address: number
+    readonly write: boolean
+    /** A write to a protected page: answer with {@link writeProtect}. */
+    readonly wp: boolean
+    /** The memfd has the page: answer with {@link continueRange}. */
+    readonly minor: boolean
+    /** Of the faulting thread with FEATURE_THREAD_ID, else 0. */
+    readonly threadId: number
+  }
+  | { readonly type: "fork"; readonly descriptor: Descriptor }
+  | { readonly type: "remap"; readonly from: number; readonly to: number; readonly length: number }
+  | { readonly type: "remove" | "unmap"; readonly start: number; readonly end: number }
+  /** Of a later kernel. */
+  | { readonly type: "unknown"; readonly event: number }
+/**
+ * The first `count` events of a ring, decoded once: a fork's descriptor is adopted by this. Allocates an object an event;
+ * a busy pager reads the words.
+ */
+export function decodeEvents(ring: Float64Array, count: number): Array<UffdEvent>
 
 // ---------------------------------------------------------------------------------------------- readiness
 
@@ -252,20 +415,28 @@ export class Region {
   readonly address: number
   /** Bytes. */
   readonly length: number
+  /** Bytes of a page: the host's, or of a huge page. */
+  readonly pageSize: number
   readonly closed: boolean
   /**
-   * Private anonymous mapping, zero-filled, not populated, MADV_DONTFORK left to the caller. `length` is a multiple of
-   * the page size, else a RangeError. @throws SystemError
+   * Private anonymous mapping (mmap(2)), zero-filled, not populated, MADV_DONTFORK left to the caller. `length` is a
+   * multiple of the page size, else a RangeError. `hugetlb`: bytes of a huge page, for example 2 MiB.
+   * @throws SystemError ENOMEM when the host has no such pages
    */
-  static anonymous(length: number): Region
+  static anonymous(length: number, options?: { readonly hugetlb?: number }): Region
   /**
-   * Shared mapping of a new memfd, which is sealed against shrinking and growing. `hugetlb`: bytes of a huge page, of
-   * which `length` is a multiple. @throws SystemError ENOMEM when the host has no such pages
+   * Shared mapping of a new memfd (memfd_create(2)), which is sealed against shrinking and growing, and by the SEAL_* bits
+   * of `seal` once it is mapped (SEAL_FUTURE_WRITE: nobody else maps it for writing). `hugetlb` as of {@link anonymous}.
+   * @throws SystemError ENOMEM when the host has no such pages, EBUSY for SEAL_WRITE (this mapping may write)
    */
-  static memfd(name: string, length: number, options?: { readonly hugetlb?: number }): Region
+  static memfd(
+    name: string,
+    length: number,
+    options?: { readonly hugetlb?: number; readonly seal?: number }
+  ): Region
   /**
-   * Shared mapping of an existing descriptor (a second view of a memfd), whole pages. A RangeError when the file is
-   * shorter. @throws SystemError ENODEV when it is not a regular file or memfd, EACCES
+   * Shared mapping of an existing descriptor (a second view of a memfd), whole pages of that file. A RangeError when the
+   * file is shorter; one that is not sealed against shrinking must not become so. @throws SystemError ENODEV when it is not a regular file or memfd, EACCES
    */
   static map(descriptor: Descriptor, offset: number, length: number): Region
   /**
@@ -285,7 +456,7 @@ export class Region {
    * The token itself holds nothing.
    */
   share(): bigint
-  /** @throws Error with code ESTALE when no holder is left */
+  /** @throws SystemError ESTALE when no holder is left */
   static adopt(token: bigint): Region
   /**
    * memcpy out of the region (signed): bytes or -errno (-ESTALE, -ERANGE outside, -EFAULT after {@link protectNone}).
@@ -297,8 +468,8 @@ export class Region {
   /** The byte that all bytes of the range equal, 0…255, or -1 (or -errno below -1). */
   fillByte(offset: number, length: number): number
   /**
-   * madvise(2) (signed): 0 or -errno; -EINVAL for parts of pages and for advice that reaches beyond the range (hardware
-   * poison, guards). With EVENT_REMOVE on it waits until the event is read: never on the serving thread.
+   * madvise(2) (signed): 0 or -errno; `advice` is MADV_*. -EINVAL for parts of pages and for advice that reaches beyond
+   * the range (hardware poison, guards). With EVENT_REMOVE on it waits until the event is read: never on the serving thread.
    */
   madvise(offset: number, length: number, advice: number): number
   /** mprotect(PROT_NONE) (signed), whole pages: makes later touches fault with SIGSEGV. */
@@ -309,6 +480,89 @@ export class Region {
    */
   close(): void
 }
+
+/** Adds SEAL_* bits to a memfd (F_ADD_SEALS of fcntl(2)). @throws SystemError EPERM (SEAL_SEAL is set), EBUSY, EINVAL */
+export function addSeals(descriptor: Descriptor, seals: number): void
+/** The seals of a memfd, SEAL_* bits. @throws SystemError EINVAL when it is none */
+export function seals(descriptor: Descriptor): number
+
+// ---------------------------------------------------------------------------------------------- dirty pages
+
+/** /proc/PID/pagemap, of this process by default. @throws SystemError ENOENT, EACCES */
+export function openPagemap(pid?: number): Descriptor
+
+/** Numbers a run takes in the array of {@link scanPages}: start address, end address, categories. */
+export const RUN_WORDS: 3
+
+export interface ScanOptions {
+  /** PAGE_IS_* that a page must all have. Default 0. */
+  readonly required?: number
+  /** PAGE_IS_* of which it must have one. Default 0: no such condition. */
+  readonly anyOf?: number
+  /** PAGE_IS_* whose sense is turned round before matching. Default 0. */
+  readonly inverted?: number
+  /** PAGE_IS_* to be reported. Default: those of `required` and `anyOf`. */
+  readonly returned?: number
+  /** Pages, after which to stop. Default 0: no limit. */
+  readonly mostPages?: number
+  /** Write-protects what is found, in the same walk: -EPERM (1) where the range is not registered for WP_ASYNC. */
+  readonly reprotect?: boolean
+}
+/**
+ * PAGEMAP_SCAN (Linux 6.7, Documentation/admin-guide/mm/pagemap.rst) of an address range of the pagemap's process. `runs`
+ * (signed): how many runs of equal pages were written to `into`, or -errno (-ENOTTY (25): no pagemap, or a kernel that has
+ * no scan; -EINVAL: parts of pages). `end`: the address that the walk came to, less than asked when `into` was full.
+ */
+export function scanPages(
+  pagemap: Descriptor,
+  address: number,
+  length: number,
+  options: ScanOptions | undefined,
+  into: Float64Array
+): { readonly runs: number; readonly end: number }
+
+/**
+ * Which pages of a region were written, by whichever thread, without any fault to be served: WP_ASYNC and PAGEMAP_SCAN
+ * (Linux 6.7). Runs come as pairs, offset and length in bytes, ascending and merged. Collected or closed, tracking ends.
+ */
+export class DirtyTracker {
+  /**
+   * Registers the whole region and protects it: nothing counts as written yet.
+   * @throws SystemError ENOTSUP (older kernel), EBUSY (another userfaultfd has it), EINVAL (a buffer's parts of pages)
+   */
+  constructor(region: Region)
+  readonly closed: boolean
+  /** What was written since the start or the last {@link getAndReprotect}. @throws SystemError EBADF when closed */
+  get(): Float64Array
+  /**
+   * The same, and protects it again: each write is in exactly one result. What was found before a scan failed comes with
+   * the next result. @throws SystemError EBADF when closed
+   */
+  getAndReprotect(): Float64Array
+  /** Idempotent. */
+  close(): void
+}
+
+// ---------------------------------------------------------------------------------------------- page ranges
+
+/** The start of the page that `address` lies in; `pageSize` as everywhere the host's by default. @throws RangeError */
+export function alignDown(address: number, pageSize?: number): number
+/** The first start of a page at or after `address`. @throws RangeError */
+export function alignUp(address: number, pageSize?: number): number
+/** The whole pages that have a byte of the range. @throws RangeError */
+export function pagesCovering(
+  address: number,
+  length: number,
+  pageSize?: number
+): { readonly address: number; readonly length: number }
+/** The whole pages that lie inside the range; length 0 when there is none. @throws RangeError */
+export function pagesWithin(
+  address: number,
+  length: number,
+  pageSize?: number
+): { readonly address: number; readonly length: number }
+/** Page numbers as runs: pairs, first page and number of pages, ascending. Order and repetition do not matter. */
+export function runsOf(pages: ArrayLike<number>): Float64Array
 
 // ---------------------------------------------------------------------------------------------- streams and sockets
 

@@ -1,28 +1,11 @@
-// Loads the addon that scripts/build.js built. Whatever prevents that comes as one error with code ERR_ADDON_MISSING,
-// so that a program which can do without (or wants to explain) needs to know one code. The exports are listed by name
-// for the sake of `import { open } from "userfaultfd-napi"`.
+// What the package exports: the addon's functions and classes, one call a system call or burst, and the few written in
+// JavaScript above them. Listed by name for the sake of `import { open } from "userfaultfd-napi"`.
 "use strict"
 
-const path = require("node:path")
-
-const file = path.join(__dirname, "build", "userfaultfd.node")
-
-const load = () => {
-  try {
-    return require(file)
-  } catch (cause) {
-    const remedy = process.platform !== "linux"
-      ? `userfaultfd is a Linux interface and this is ${process.platform}`
-      : "build it with `npm rebuild userfaultfd-napi` (needs a C++20 compiler: install g++, or set CXX)"
-    const error = new Error(`the native addon of userfaultfd-napi could not be loaded from ${file}: ${remedy}`, {
-      cause
-    })
-    error.code = "ERR_ADDON_MISSING"
-    throw error
-  }
-}
-
-const addon = load()
+const addon = require("./lib/addon.js")
+const events = require("./lib/events.js")
+const pages = require("./lib/pages.js")
+const tracker = require("./lib/dirty-tracker.js")
 
 exports.constants = addon.constants
 exports.errnoName = addon.errnoName
@@ -37,11 +20,28 @@ exports.zeropage = addon.zeropage
 exports.continueRange = addon.continueRange
 exports.wake = addon.wake
 exports.poison = addon.poison
+exports.move = addon.move
+exports.writeProtect = addon.writeProtect
+exports.VECTOR_WORDS = addon.VECTOR_WORDS
+exports.installPages = addon.installPages
 exports.EVENT_WORDS = addon.EVENT_WORDS
 exports.readEvents = addon.readEvents
+exports.decodeEvents = events.decodeEvents
+exports.selfTest = addon.selfTest
 exports.Poller = addon.Poller
 exports.FaultPoller = addon.FaultPoller
 exports.Region = addon.Region
+exports.addSeals = addon.addSeals
+exports.seals = addon.seals
+exports.RUN_WORDS = addon.RUN_WORDS
+exports.openPagemap = addon.openPagemap
+exports.scanPages = addon.scanPages
+exports.DirtyTracker = tracker.DirtyTracker
+exports.alignDown = pages.alignDown
+exports.alignUp = pages.alignUp
+exports.pagesCovering = pages.pagesCovering
+exports.pagesWithin = pages.pagesWithin
+exports.runsOf = pages.runsOf
 exports.read = addon.read
 exports.write = addon.write
 exports.socketpair = addon.socketpair

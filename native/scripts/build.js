@@ -1,6 +1,9 @@
 // Builds the addon with one call of the system's C++ compiler: no node-gyp, no Python, no network. Runs as the install
-// script of this package. Without Linux or a compiler it says so and succeeds, because whoever never opens a
-// userfaultfd (the source of a migration) can do without; loading the addon then fails with a clear error.
+// script of this package; nothing is built where a binary that loads came with it, unless npm was told
+// `--build-from-source`. Without Linux or a compiler it says so and succeeds, because whoever never opens a userfaultfd
+// (the source of a migration) can do without; loading the addon then fails with a clear error.
+//
+// `--prebuild` makes such a binary: it brings its own C++ library and needs no newer glibc than the building host's.
 "use strict"
 
 const { spawnSync } = require("node:child_process")
@@ -9,7 +12,13 @@ const path = require("node:path")
 
 const root = path.resolve(__dirname, "..")
 const sourceDirectory = path.join(root, "src")
-const buildDirectory = path.join(root, "build")
+const prebuilds = path.join(root, "prebuilds")
+const prebuild = process.argv.includes("--prebuild")
+
+/** Binaries of one C library do not load with another. */
+const library = () => fs.readdirSync("/lib").some((name) => name.startsWith("ld-musl-")) ? "musl" : "glibc"
+const platform = `${process.platform}-${process.arch}`
+const buildDirectory = prebuild ? path.join(prebuilds, `${platform}-${library()}`) : path.join(root, "build")
 const output = path.join(buildDirectory, "userfaultfd.node")
 
 /** Node-API 9: the same binary loads in Node 20 and everything later. */
@@ -29,6 +38,18 @@ const modifiedAt = (file) => fs.statSync(file, { throwIfNoEntry: false })?.mtime
 
 if (process.platform !== "linux") skip(`userfaultfd is a Linux interface, this is ${process.platform}`)
 
+const loads = (file) => {
+  try {
+    require(file)
+    return true
+  } catch {
+    return false
+  }
+}
+const fromSource = prebuild || process.env.npm_config_build_from_source === "true" || !fs.existsSync(prebuilds)
+const prebuilt = fromSource ? [] : fs.readdirSync(prebuilds).filter((name) => name.startsWith(platform))
+if (prebuilt.some((name) => loads(path.join(prebuilds, name, "userfaultfd.node")))) process.exit(0)
+
 let headers
 try {
   headers = require("node-api-headers").include_dir
@@ -45,7 +66,8 @@ const flags = [
   "-fno-exceptions -fno-rtti -fvisibility=hidden -fstack-protector-strong",
   `-DNAPI_VERSION=${napiVersion} -DNODE_GYP_MODULE_NAME=userfaultfd`,
   // nodelete: the table of regions is process-wide, and a worker's end must not unload it.
-  "-Wl,-z,nodelete -Wl,-z,relro -Wl,-z,now"
+  "-Wl,-z,nodelete -Wl,-z,relro -Wl,-z,now",
+  prebuild ? "-static-libstdc++ -static-libgcc -s" : ""
 ].flatMap(words)
 // As system headers, the N-API ones do not warn.
 const paths = ["-isystem", headers, "-I", sourceDirectory]
@@ -61,7 +83,7 @@ const stamp = path.join(buildDirectory, "command.txt")
 const described = command.concat(words(process.env.LDFLAGS)).join(" ")
 const newest = Math.max(...[...inputs, __filename].map(modifiedAt))
 const built = fs.existsSync(stamp) ? fs.readFileSync(stamp, "utf8") : ""
-if (modifiedAt(output) > newest && built === described) process.exit(0)
+if (!prebuild && modifiedAt(output) > newest && built === described) process.exit(0)
 
 // One translation unit of all files: the headers, most of the work, are compiled once (3 s instead of 15).
 const unit = sources.map((file) => `#include ${JSON.stringify(file)}\n`).join("")
@@ -83,4 +105,4 @@ if (result.status !== 0) {
   process.exit(1)
 }
 fs.renameSync(temporary, output)
-fs.writeFileSync(stamp, described)
+if (!prebuild) fs.writeFileSync(stamp, described)

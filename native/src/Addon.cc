@@ -1,10 +1,14 @@
 #include "Addon.h"
 
+#include <unistd.h>
+
 #include <cstdint>
 #include <utility>
 
+#include "Descriptor.h"
 #include "Failure.h"
 #include "Mapping.h"
+#include "SharedTable.h"
 
 namespace uffd {
 
@@ -156,6 +160,17 @@ void Addon::shut() {
     napi_delete_reference(env_, pin.buffer);
   }
   pins_.clear();
+  for (const int fd : forked_) {
+    // Another environment may have adopted it, or somebody closed it and the number is another file's now.
+    if (!SharedTable::process().claimed(fd) && isUserfaultfd(fd)) ::close(fd);
+  }
+  forked_.clear();
+}
+
+uint8_t* Addon::scratch() {
+  constexpr size_t alignment = 4096;
+  if (scratch_ == nullptr) scratch_.reset(static_cast<uint8_t*>(std::aligned_alloc(alignment, kScratch)));
+  return scratch_.get();
 }
 
 void Addon::onEnd(napi_async_cleanup_hook_handle hook, void* data) {

@@ -7,6 +7,8 @@
 #include <node_api.h>
 
 #include <cstddef>
+#include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <vector>
 
@@ -78,6 +80,13 @@ class Addon {
   /** Lets go of buffers whose last holder went away, possibly in another thread. */
   void sweepPins();
 
+  /** A descriptor that came with a fork event has no owner until it is adopted; the end of this environment closes it. */
+  void noteForked(int fd) { forked_.push_back(fd); }
+  void takeForked(int fd) { std::erase(forked_, fd); }
+  /** A page-aligned buffer of kScratch bytes, the same every time; null when there is no memory. */
+  uint8_t* scratch();
+  static constexpr size_t kScratch = 256 * 1024;
+
   /** Open and closing uv handles: the environment may not end before their close callbacks ran. */
   void loopHandleOpened() { ++loopHandles_; }
   void loopHandleClosed();
@@ -99,6 +108,8 @@ class Addon {
   Handle* handles_[kRankCount] = {};
   std::unique_ptr<Handle> constructing_;
   std::vector<Pin> pins_;
+  std::vector<int> forked_;
+  std::unique_ptr<uint8_t, void (*)(void*)> scratch_{nullptr, std::free};
 };
 
 /** The body of a class's constructor that only native code may call. */

@@ -12,7 +12,11 @@ void exportFunction(Addon& addon, napi_value exports, const char* name, napi_cal
 void exportConstants(Addon& addon, napi_value exports);
 void exportUffdOpen(Addon& addon, napi_value exports);
 void exportUffdRange(Addon& addon, napi_value exports);
+void exportUffdVector(Addon& addon, napi_value exports);
 void exportUffdEvents(Addon& addon, napi_value exports);
+void exportPageScan(Addon& addon, napi_value exports);
+void exportSelfTest(Addon& addon, napi_value exports);
+void exportSeals(Addon& addon, napi_value exports);
 void exportStream(Addon& addon, napi_value exports);
 void exportPassing(Addon& addon, napi_value exports);
 void exportSocket(Addon& addon, napi_value exports);

@@ -59,7 +59,7 @@ int64_t FaultPoller::fillRing() {
     ring.data = static_cast<double*>(data);
   }
   // SAFETY: no JavaScript runs between here and the last write.
-  const int64_t count = ring.length < kEventWords ? -ENOBUFS : readEvents(fd(), ring);
+  const int64_t count = ring.length < kEventWords ? -ENOBUFS : readEvents(*addon_, fd(), ring);
   napi_close_handle_scope(env(), scope);
   return count;
 }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "SharedTable.h"
 
@@ -25,8 +26,8 @@ bool allowed(int advice) {
 
 }  // namespace
 
-Mapping::Mapping(Kind kind, void* address, size_t length, int fd)
-    : kind_(kind), address_(reinterpret_cast<uintptr_t>(address)), length_(length), fd_(fd) {}
+Mapping::Mapping(Kind kind, void* address, size_t length, int fd, size_t pageSize)
+    : kind_(kind), address_(reinterpret_cast<uintptr_t>(address)), length_(length), fd_(fd), pageSize_(pageSize) {}
 
 Mapping::~Mapping() {
   if (kind_ == Kind::buffer) return;
@@ -54,8 +55,7 @@ int64_t Mapping::check(uint64_t offset, size_t length, bool touches) const {
 int64_t Mapping::checkPages(uint64_t offset, size_t length) const {
   const int64_t inside = check(offset, length, false);
   if (inside < 0) return inside;
-  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  return (address_ + offset) % page == 0 && length % page == 0 ? 0 : -EINVAL;
+  return (address_ + offset) % pageSize_ == 0 && length % pageSize_ == 0 ? 0 : -EINVAL;
 }
 
 int64_t Mapping::read(uint64_t offset, uint8_t* into, size_t length) {
@@ -130,7 +130,25 @@ void Mapping::detach() {
 bool Mapping::abandoned() const {
   if (SharedTable::process().holders(*this) > 0) return false;
   std::lock_guard lock(spansLock_);
-  return protected_.empty();
+  return protected_.empty() && registered_.empty();
+}
+
+void Mapping::noteRegistered(uint64_t address, uint64_t length) {
+  if (kind_ != Kind::buffer) return;
+  unregistered(address, length);
+  std::lock_guard lock(spansLock_);
+  registered_.push_back({address, address + length});
+}
+
+void Mapping::unregistered(uint64_t address, uint64_t length) {
+  const uint64_t end = address + length;
+  std::lock_guard lock(spansLock_);
+  std::vector<Span> left;
+  for (const Span& span : registered_) {
+    if (span.start < std::min(span.end, address)) left.push_back({span.start, std::min(span.end, address)});
+    if (std::max(span.start, end) < span.end) left.push_back({std::max(span.start, end), span.end});
+  }
+  registered_ = std::move(left);
 }
 
 }  // namespace uffd

@@ -7,6 +7,7 @@
 // page fault therefore delays the end of that environment instead of reading freed memory.
 #pragma once
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
@@ -20,13 +21,15 @@ class Mapping {
   enum class Kind { anonymous, file, buffer };
 
   /** Takes over the mapping and `fd` (-1: none). For Kind::buffer neither is owned. */
-  Mapping(Kind kind, void* address, size_t length, int fd);
+  Mapping(Kind kind, void* address, size_t length, int fd, size_t pageSize);
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
   /** Unmaps, which waits for a reader of the UNMAP event where a registration asked for one. */
   ~Mapping();
 
   Kind kind() const { return kind_; }
+  /** Bytes of a page: the host's, or of a huge page. */
+  size_t pageSize() const { return pageSize_; }
   uintptr_t address() const { return address_; }
   size_t length() const { return length_; }
   int fd() const { return fd_; }
@@ -39,11 +42,33 @@ class Mapping {
   int64_t advise(uint64_t offset, size_t length, int advice);
   int64_t protectNone(uint64_t offset, size_t length);
 
+  /**
+   * Runs `act` (0 or more, or -errno) while the memory cannot go away; -ESTALE when it has gone.
+   */
+  template <class Act>
+  int64_t whileAlive(Act&& act) const {
+    std::shared_lock lock(life_);
+    return stale_ ? -ESTALE : static_cast<int64_t>(act());
+  }
+  /** The same for an `act` that registers a range, by address, with a userfaultfd. */
+  template <class Act>
+  int64_t registering(uint64_t address, uint64_t length, Act&& act) {
+    return whileAlive([&]() -> int64_t {
+      const int64_t status = act();
+      if (status >= 0) noteRegistered(address, length);
+      return status;
+    });
+  }
+  void unregistered(uint64_t address, uint64_t length);
+
   /** The owner's environment ends: pages become accessible again for whoever frees them, and stale for us. */
   void end();
   /** The buffer was detached, and the memory may be somebody else's: no access from here on. */
   void detach();
-  /** Nobody holds it and its pages are accessible, so the buffer may be given back to the garbage collector. */
+  /**
+   * Nobody holds it, its pages are accessible and none is registered, so the buffer may be given back to the garbage
+   * collector: whoever gets the memory next would wait at a missing page for ever.
+   */
   bool abandoned() const;
 
  private:
@@ -54,15 +79,19 @@ class Mapping {
   };
   int64_t check(uint64_t offset, size_t length, bool touches) const;
   int64_t checkPages(uint64_t offset, size_t length) const;
+  void noteRegistered(uint64_t address, uint64_t length);
 
   const Kind kind_;
   const uintptr_t address_;
   const size_t length_;
   const int fd_;
+  const size_t pageSize_;
   mutable std::shared_mutex life_;
   bool stale_ = false;
   mutable std::mutex spansLock_;
   std::vector<Span> protected_;
+  /** Of Kind::buffer alone: mapped memory takes its registrations with it. */
+  std::vector<Span> registered_;
   /** Guarded by the table's lock. */
   uint64_t token_ = 0;
   size_t holders_ = 0;

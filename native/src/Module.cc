@@ -27,10 +27,14 @@ NAPI_MODULE_INIT() {
   Descriptor::define(*addon, exports);
   exportUffdOpen(*addon, exports);
   exportUffdRange(*addon, exports);
+  exportUffdVector(*addon, exports);
   exportUffdEvents(*addon, exports);
   Poller::define(*addon, exports);
   FaultPoller::define(*addon, exports);
   Region::define(*addon, exports);
+  exportPageScan(*addon, exports);
+  exportSelfTest(*addon, exports);
+  exportSeals(*addon, exports);
   exportStream(*addon, exports);
   exportPassing(*addon, exports);
   exportSocket(*addon, exports);

@@ -28,6 +28,12 @@ napi_value regionLength(napi_env env, napi_callback_info info) {
   return call.failed() ? nullptr : call.number(static_cast<double>(self->length()));
 }
 
+napi_value regionPageSize(napi_env env, napi_callback_info info) {
+  Arguments call(env, info);
+  auto* self = call.owner<Region>();
+  return call.failed() ? nullptr : call.number(static_cast<double>(self->pageSize()));
+}
+
 napi_value regionClosed(napi_env env, napi_callback_info info) {
   Arguments call(env, info);
   auto* self = call.owner<Region>();
@@ -141,7 +147,11 @@ void dropBuffer(napi_env, void*, void* hint) { delete static_cast<Hold*>(hint); 
 }  // namespace
 
 Region::Region(Addon& addon, Hold hold)
-    : Handle(addon, Rank::region), hold_(std::move(hold)), address_(hold_->address()), length_(hold_->length()) {}
+    : Handle(addon, Rank::region),
+      hold_(std::move(hold)),
+      address_(hold_->address()),
+      length_(hold_->length()),
+      pageSize_(hold_->pageSize()) {}
 
 void Region::shut() {
   if (!hold_) return;
@@ -214,6 +224,7 @@ void Region::define(Addon& addon, napi_value exports) {
   const napi_property_descriptor properties[] = {
       {"address", nullptr, nullptr, regionAddress, nullptr, nullptr, napi_enumerable, data},
       {"length", nullptr, nullptr, regionLength, nullptr, nullptr, napi_enumerable, data},
+      {"pageSize", nullptr, nullptr, regionPageSize, nullptr, nullptr, napi_enumerable, data},
       {"closed", nullptr, nullptr, regionClosed, nullptr, nullptr, napi_enumerable, data},
       {"descriptor", nullptr, regionDescriptor, nullptr, nullptr, nullptr, napi_default_method, data},
       {"buffer", nullptr, regionBuffer, nullptr, nullptr, nullptr, napi_default_method, data},

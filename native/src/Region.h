@@ -20,6 +20,7 @@ class Region final : public Handle {
   /** Also after close: plain numbers, not used as pointers. */
   uintptr_t address() const { return address_; }
   size_t length() const { return length_; }
+  size_t pageSize() const { return pageSize_; }
   const Hold& hold() const { return hold_; }
   /** Why it cannot be used, as a negative errno: -EBADF closed, -ESTALE the owner of the memory is gone. Else 0. */
   int unusable();
@@ -36,6 +37,7 @@ class Region final : public Handle {
   Hold hold_;
   uintptr_t address_;
   size_t length_;
+  size_t pageSize_;
   /** Weak. */
   napi_ref buffer_ = nullptr;
 };

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <bit>
@@ -31,50 +32,78 @@ size_t pages(Arguments& call, size_t index, uint64_t page) {
   return length;
 }
 
-napi_value hold(Arguments& call, Mapping::Kind kind, void* address, size_t length, int fd) {
-  auto mapping = std::make_shared<Mapping>(kind, address, length, fd);
+napi_value hold(Arguments& call, Mapping::Kind kind, void* address, size_t length, int fd, size_t page) {
+  auto mapping = std::make_shared<Mapping>(kind, address, length, fd, page);
   return Region::wrap(call.addon(), SharedTable::process().enter(std::move(mapping)));
 }
 
 /** A shared mapping of `fd`, which it takes over, also when it fails. */
-napi_value mapFile(Arguments& call, int fd, uint64_t offset, size_t length) {
+napi_value mapFile(Arguments& call, int fd, uint64_t offset, size_t length, size_t page) {
   void* address = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, static_cast<off_t>(offset));
   if (address == MAP_FAILED) {
     const int error = errno;
     close(fd);
     return call.failErrno(error, "mmap");
   }
-  return hold(call, Mapping::Kind::file, address, length, fd);
+  return hold(call, Mapping::Kind::file, address, length, fd, page);
 }
 
-/** memfd_create's flags for a huge page size: MFD_HUGETLB and the size's logarithm in the top bits. */
-unsigned int hugeFlags(uint64_t huge) {
-  constexpr unsigned int hugetlb = 4;
+/** A huge page size as memfd_create(2) and mmap(2) want it: its logarithm in the top six bits. */
+unsigned int hugeSize(uint64_t huge) {
   constexpr int shift = 26;
-  return hugetlb | static_cast<unsigned int>(std::countr_zero(huge)) << shift;
+  return static_cast<unsigned int>(std::countr_zero(huge)) << shift;
+}
+
+constexpr unsigned int kMemfdHugetlb = 4;
+
+struct Wanted {
+  /** Bytes of a huge page, 0 for the host's own. */
+  uint64_t huge = 0;
+  /** Seals beyond those of the size. */
+  uint64_t seal = 0;
+};
+
+Wanted readOptions(Arguments& call, size_t index) {
+  Wanted wanted;
+  if (!call.object(index, "options")) return wanted;
+  wanted.huge = call.integerOption(index, "hugetlb", 1, kMaxSafe).value_or(0);
+  wanted.seal = call.integerOption(index, "seal", 0, 0xffff).value_or(0);
+  if (!call.failed() && wanted.huge != 0 && !std::has_single_bit(wanted.huge)) {
+    call.failRange("hugetlb is not a power of two: " + std::to_string(wanted.huge));
+  }
+  return wanted;
+}
+
+/** Bytes of a page of an open file. */
+size_t pageSizeOf(int fd) {
+  constexpr long hugetlbfs = 0x958458f6;
+  struct statfs status {};
+  return fstatfs(fd, &status) == 0 && status.f_type == hugetlbfs ? static_cast<size_t>(status.f_bsize) : pageSize();
 }
 
 }  // namespace
 
 napi_value anonymous(napi_env env, napi_callback_info info) {
   Arguments call(env, info);
-  const size_t length = pages(call, 0, pageSize());
+  const uint64_t huge = readOptions(call, 1).huge;
+  const size_t page = huge != 0 ? huge : pageSize();
+  const size_t length = pages(call, 0, page);
   if (call.failed()) return nullptr;
-  void* address = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  const unsigned int flags = MAP_PRIVATE | MAP_ANONYMOUS | (huge != 0 ? MAP_HUGETLB | hugeSize(huge) : 0);
+  void* address = mmap(nullptr, length, PROT_READ | PROT_WRITE, static_cast<int>(flags), -1, 0);
   if (address == MAP_FAILED) return call.failErrno(errno, "mmap");
-  return hold(call, Mapping::Kind::anonymous, address, length, -1);
+  return hold(call, Mapping::Kind::anonymous, address, length, -1, page);
 }
 
 napi_value memfd(napi_env env, napi_callback_info info) {
   Arguments call(env, info);
   const std::string name = call.text(0, "name", kMostName);
-  const uint64_t huge = call.object(2, "options") ? call.integerOption(2, "hugetlb", 1, kMaxSafe).value_or(0) : 0;
-  if (!call.failed() && huge != 0 && !std::has_single_bit(huge)) {
-    return call.failRange("hugetlb is not a power of two: " + std::to_string(huge));
-  }
-  const size_t length = pages(call, 1, huge != 0 ? huge : pageSize());
+  const auto [huge, seal] = readOptions(call, 2);
+  const size_t page = huge != 0 ? huge : pageSize();
+  const size_t length = pages(call, 1, page);
   if (call.failed()) return nullptr;
-  const int fd = memfd_create(name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING | (huge != 0 ? hugeFlags(huge) : 0));
+  const int fd = memfd_create(
+      name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING | (huge != 0 ? kMemfdHugetlb | hugeSize(huge) : 0));
   if (fd < 0) return call.failErrno(errno, "memfd_create");
   // Sealed in size: whoever gets the descriptor cannot shrink it, which would turn every access here into SIGBUS.
   const char* failing = nullptr;
@@ -88,16 +117,23 @@ napi_value memfd(napi_env env, napi_callback_info info) {
     close(fd);
     return call.failErrno(error, failing);
   }
-  return mapFile(call, fd, 0, length);
+  napi_value region = mapFile(call, fd, 0, length, page);
+  // After the mapping: a file sealed against writing refuses one that may write.
+  if (region == nullptr || seal == 0 || fcntl(fd, F_ADD_SEALS, static_cast<int>(seal)) == 0) return region;
+  const int error = errno;
+  // SAFETY: `region` was made by this call, so it owns a Region.
+  call.addon().unwrap(ClassId::region, region)->shut();
+  return call.failErrno(error, "fcntl F_ADD_SEALS");
 }
 
 napi_value map(napi_env env, napi_callback_info info) {
   Arguments call(env, info);
   auto* descriptor = call.handle<Descriptor>(0, "descriptor");
   const uint64_t offset = call.integer(1, "offset");
-  const size_t length = pages(call, 2, pageSize());
+  const size_t page = call.failed() ? pageSize() : pageSizeOf(descriptor->fd());
+  const size_t length = pages(call, 2, page);
   if (call.failed()) return nullptr;
-  if (offset % pageSize() != 0) return call.failRange("offset is not a multiple of the page size");
+  if (offset % page != 0) return call.failRange("offset is not a multiple of the page size");
   struct stat status {};
   if (fstat(descriptor->fd(), &status) < 0) return call.failErrno(errno, "fstat");
   // Of a device nobody knows what a mapping does; a file that ends earlier kills the process at the first touch.
@@ -109,7 +145,7 @@ napi_value map(napi_env env, napi_callback_info info) {
   }
   const int fd = duplicate(descriptor->fd());
   if (fd < 0) return call.failErrno(errno, "fcntl F_DUPFD_CLOEXEC");
-  return mapFile(call, fd, offset, length);
+  return mapFile(call, fd, offset, length, page);
 }
 
 napi_value ofBuffer(napi_env env, napi_callback_info info) {
@@ -128,7 +164,7 @@ napi_value ofBuffer(napi_env env, napi_callback_info info) {
   if (napi_get_arraybuffer_info(env, call[0], &data, &length) != napi_ok) return call.fail();
   if (data == nullptr || length == 0) return call.failRange("buffer is empty or detached");
   // SAFETY: the pin keeps the memory until the last holder or this environment ends, see Mapping.
-  auto mapping = std::make_shared<Mapping>(Mapping::Kind::buffer, data, length, -1);
+  auto mapping = std::make_shared<Mapping>(Mapping::Kind::buffer, data, length, -1, pageSize());
   Hold held = SharedTable::process().enter(mapping);
   call.addon().sweepPins();
   if (!call.addon().pin(call[0], std::move(mapping))) return call.failType("buffer cannot be referenced");

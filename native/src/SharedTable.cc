@@ -2,11 +2,18 @@
 
 #include <time.h>
 
+#include <cerrno>
 #include <utility>
+
+#include "Descriptor.h"
 
 namespace uffd {
 
 namespace {
+
+/** Tells descriptors' tokens from mappings', whose generations leave the bit clear. */
+constexpr uint64_t kDescriptorToken = uint64_t{1} << 63;
+constexpr uint32_t kGenerations = 0x7fffffff;
 
 uint64_t tokenOf(uint32_t slot, uint32_t generation) { return static_cast<uint64_t>(generation) << 32 | slot; }
 
@@ -33,7 +40,8 @@ SharedTable& SharedTable::process() {
 SharedTable::SharedTable() {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
-  firstGeneration_ = static_cast<uint32_t>(now.tv_nsec) | 1;
+  firstGeneration_ = (static_cast<uint32_t>(now.tv_nsec) | 1) & kGenerations;
+  lastGroup_ = kDescriptorToken | static_cast<uint64_t>(firstGeneration_) << 32;
 }
 
 Hold SharedTable::enter(std::shared_ptr<Mapping> mapping) {
@@ -84,22 +92,39 @@ void SharedTable::leave(std::shared_ptr<Mapping> mapping) {
     if (--mapping->holders_ > 0) return;
     const auto slot = static_cast<uint32_t>(mapping->token_);
     tenant = std::exchange(slots_[slot].tenant, nullptr);
-    ++slots_[slot].generation;
+    slots_[slot].generation = (slots_[slot].generation + 1) & kGenerations;
     vacant_.push_back(slot);
   }
   // The unmapping happens when both references go, outside the lock: it may wait for a reader of its UNMAP event.
 }
 
-uint64_t SharedTable::claim(int fd) {
+std::shared_ptr<Mapping> SharedTable::covering(uint64_t address, uint64_t length) const {
   std::lock_guard lock(lock_);
-  claims_[fd] = ++lastClaim_;
+  for (const Slot& slot : slots_) {
+    if (slot.tenant == nullptr) continue;
+    const uint64_t start = slot.tenant->address();
+    const uint64_t size = slot.tenant->length();
+    if (address >= start && address - start <= size && length <= size - (address - start)) return slot.tenant;
+  }
+  return nullptr;
+}
+
+uint64_t SharedTable::claim(int fd, const Origin& origin) {
+  std::lock_guard lock(lock_);
+  Claim& claim = claims_[fd];
+  // A number that is claimed still was closed behind our back: its old group has lost it.
+  if (claim.number != 0) forget(fd, claim.origin.group);
+  claim = {++lastClaim_, origin};
+  if (claim.origin.group == 0) claim.origin.group = ++lastGroup_;
+  groups_[claim.origin.group].push_back(fd);
   return lastClaim_;
 }
 
 bool SharedTable::disclaim(int fd, uint64_t claim) {
   std::lock_guard lock(lock_);
   const auto found = claims_.find(fd);
-  if (found == claims_.end() || found->second != claim) return false;
+  if (found == claims_.end() || found->second.number != claim) return false;
+  forget(fd, found->second.origin.group);
   claims_.erase(found);
   return true;
 }
@@ -107,6 +132,30 @@ bool SharedTable::disclaim(int fd, uint64_t claim) {
 bool SharedTable::claimed(int fd) const {
   std::lock_guard lock(lock_);
   return claims_.contains(fd);
+}
+
+void SharedTable::forget(int fd, uint64_t group) {
+  const auto found = groups_.find(group);
+  if (found == groups_.end()) return;
+  std::erase(found->second, fd);
+  if (found->second.empty()) groups_.erase(found);
+}
+
+uint64_t SharedTable::descriptorToken(int fd, uint64_t claim) const {
+  std::lock_guard lock(lock_);
+  const auto found = claims_.find(fd);
+  return found == claims_.end() || found->second.number != claim ? 0 : found->second.origin.group;
+}
+
+int SharedTable::adoptDescriptor(uint64_t token, Origin& origin) const {
+  std::lock_guard lock(lock_);
+  const auto found = groups_.find(token);
+  if (found == groups_.end()) return -ESTALE;
+  // Under the lock: whoever closes one of these numbers disclaims it first.
+  const int from = found->second.front();
+  origin = claims_.at(from).origin;
+  const int fd = duplicate(from);
+  return fd < 0 ? -errno : fd;
 }
 
 }  // namespace uffd

@@ -1,6 +1,7 @@
 // The only process-wide state: one locked table of the mappings that environments hold, counted by holder, and of the
-// descriptor numbers that this package owns. A mapping crosses to another environment as a token, which names a slot
-// and the generation of its tenant: a token whose tenant is gone is recognised for ever.
+// descriptor numbers that this package owns. Both cross to another environment as a token that holds nothing itself. Of a
+// mapping it names a slot and the generation of its tenant, of a descriptor the group of numbers that were adopted from
+// one another; a token whose tenant or group is gone is recognised for ever.
 #pragma once
 
 #include <cstddef>
@@ -36,6 +37,14 @@ class Hold {
   std::shared_ptr<Mapping> mapping_;
 };
 
+/** What is known of a descriptor beyond its number; goes along to its duplicates. */
+struct Origin {
+  /** 0: a group of its own. */
+  uint64_t group = 0;
+  /** A userfaultfd that was opened here: its addresses are of this process. */
+  bool own = false;
+};
+
 class SharedTable {
  public:
   /** The table of this process. Never destroyed: worker threads may outlive the static destructors. */
@@ -49,12 +58,18 @@ class SharedTable {
   Hold adopt(uint64_t token);
   uint64_t token(const Hold& hold) const;
   size_t holders(const Mapping& mapping) const;
+  /** The mapping that has all of a range of addresses; null when there is none. */
+  std::shared_ptr<Mapping> covering(uint64_t address, uint64_t length) const;
 
   /** Notes that this package owns a descriptor number; the claim to be given to `disclaim`. */
-  uint64_t claim(int fd);
+  uint64_t claim(int fd, const Origin& origin);
   /** False when the number was closed behind our back and belongs to a later claim: it must not be closed. */
   bool disclaim(int fd, uint64_t claim);
   bool claimed(int fd) const;
+  /** The token of the claim's group; 0 when the claim does not hold any more. */
+  uint64_t descriptorToken(int fd, uint64_t claim) const;
+  /** A duplicate out of the group, to be claimed with `origin`; -ESTALE when the group is gone, or -errno. */
+  int adoptDescriptor(uint64_t token, Origin& origin) const;
 
  private:
   friend class Hold;
@@ -62,14 +77,23 @@ class SharedTable {
     uint32_t generation;
     std::shared_ptr<Mapping> tenant;
   };
+  struct Claim {
+    uint64_t number;
+    Origin origin;
+  };
   SharedTable();
   void leave(std::shared_ptr<Mapping> mapping);
+  /** Under the lock. */
+  void forget(int fd, uint64_t group);
 
   mutable std::mutex lock_;
   std::vector<Slot> slots_;
   std::vector<uint32_t> vacant_;
-  std::unordered_map<int, uint64_t> claims_;
+  std::unordered_map<int, Claim> claims_;
+  /** Which numbers are open of a group; groups without any are not listed. */
+  std::unordered_map<uint64_t, std::vector<int>> groups_;
   uint64_t lastClaim_ = 0;
+  uint64_t lastGroup_;
   uint32_t firstGeneration_;
 };
 

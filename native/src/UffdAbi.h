@@ -40,6 +40,17 @@ struct Fill {
   uint64_t mode;
   int64_t done;
 };
+struct WriteProtect {
+  Range range;
+  uint64_t mode;
+};
+struct Move {
+  uint64_t to;
+  uint64_t from;
+  uint64_t length;
+  uint64_t mode;
+  int64_t done;
+};
 struct Message {
   uint8_t event;
   uint8_t reserved[7];
@@ -65,6 +76,7 @@ struct Message {
 };
 static_assert(sizeof(Api) == 24 && sizeof(Range) == 16 && sizeof(Register) == 32);
 static_assert(sizeof(Copy) == 40 && sizeof(Fill) == 32 && sizeof(Message) == 32);
+static_assert(sizeof(WriteProtect) == 24 && sizeof(Move) == 40);
 
 constexpr unsigned long kNew = _IO(0xaa, 0x00);  // of /dev/userfaultfd
 constexpr unsigned long kApi = _IOWR(0xaa, 0x3f, Api);
@@ -73,10 +85,21 @@ constexpr unsigned long kUnregister = _IOR(0xaa, 0x01, Range);
 constexpr unsigned long kWake = _IOR(0xaa, 0x02, Range);
 constexpr unsigned long kCopy = _IOWR(0xaa, 0x03, Copy);
 constexpr unsigned long kZeropage = _IOWR(0xaa, 0x04, Fill);
+constexpr unsigned long kMove = _IOWR(0xaa, 0x05, Move);
+constexpr unsigned long kWriteProtect = _IOWR(0xaa, 0x06, WriteProtect);
 constexpr unsigned long kContinue = _IOWR(0xaa, 0x07, Fill);
 constexpr unsigned long kPoison = _IOWR(0xaa, 0x08, Fill);
 static_assert(kApi == 0xc018aa3f && kRegister == 0xc020aa00 && kUnregister == 0x8010aa01 && kWake == 0x8010aa02);
 static_assert(kCopy == 0xc028aa03 && kZeropage == 0xc020aa04 && kContinue == 0xc020aa07 && kPoison == 0xc020aa08);
+static_assert(kMove == 0xc028aa05 && kWriteProtect == 0xc018aa06);
+
+/** What UFFDIO_REGISTER waits for in a range. */
+enum Mode : uint64_t { kModeMissing = 1, kModeWp = 2, kModeMinor = 4 };
+/** Bits of the modes of COPY and CONTINUE; in all the others bit 0 means the same, except in WRITEPROTECT. */
+enum Resolve : uint64_t { kDontWake = 1, kWithWp = 2 };
+/** Without kProtect the protection is taken away, and whoever waits at it goes on. */
+enum Protect : uint64_t { kProtect = 1, kProtectDontWake = 2 };
+enum MoveMode : uint64_t { kMoveDontWake = 1, kMoveAllowSourceHoles = 2 };
 
 enum Event : uint8_t { kPagefault = 0x12, kFork = 0x13, kRemap = 0x14, kRemove = 0x15, kUnmap = 0x16 };
 

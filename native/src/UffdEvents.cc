@@ -16,7 +16,7 @@ namespace {
 /** Messages of one read(2): 2 KiB of stack, and more threads than fault at once on most guests. */
 constexpr size_t kBatch = 64;
 
-void decode(const abi::Message& message, double* words) {
+void decode(Addon& addon, const abi::Message& message, double* words) {
   words[0] = message.event;
   words[1] = words[2] = words[3] = 0;
   switch (message.event) {
@@ -27,6 +27,7 @@ void decode(const abi::Message& message, double* words) {
       break;
     case abi::kFork:
       words[1] = message.fork.fd;
+      addon.noteForked(static_cast<int>(message.fork.fd));
       break;
     case abi::kRemap:
       words[1] = static_cast<double>(message.remap.from);
@@ -51,12 +52,12 @@ napi_value readEventsOf(napi_env env, napi_callback_info info) {
   if (into.length < kEventWords) return call.failRange("into holds less than one event of 4 numbers");
   if (uffd->fd() < 0) return call.number(-EBADF);
   if (!uffd->isUserfaultfd()) return call.number(-ENOTTY);
-  return call.number(static_cast<double>(readEvents(uffd->fd(), into)));
+  return call.number(static_cast<double>(readEvents(call.addon(), uffd->fd(), into)));
 }
 
 }  // namespace
 
-int64_t readEvents(int fd, View<double> into) {
+int64_t readEvents(Addon& addon, int fd, View<double> into) {
   abi::Message batch[kBatch];
   const size_t room = into.length / kEventWords;
   size_t count = 0;
@@ -71,7 +72,7 @@ int64_t readEvents(int fd, View<double> into) {
     }
     const size_t got = static_cast<size_t>(bytes) / sizeof(abi::Message);
     // SAFETY: got ≤ wanted ≤ room - count, so the words are inside the array.
-    for (size_t i = 0; i < got; ++i) decode(batch[i], into.data + (count + i) * kEventWords);
+    for (size_t i = 0; i < got; ++i) decode(addon, batch[i], into.data + (count + i) * kEventWords);
     count += got;
     if (got < wanted) break;  // The kernel gives all it has: another read would only say EAGAIN.
   }

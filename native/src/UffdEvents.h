@@ -12,6 +12,6 @@ namespace uffd {
 constexpr size_t kEventWords = 4;
 
 /** Reads what is pending, as far as `into` has room: the number of events, or -errno when the first read fails. */
-int64_t readEvents(int fd, View<double> into);
+int64_t readEvents(Addon& addon, int fd, View<double> into);
 
 }  // namespace uffd

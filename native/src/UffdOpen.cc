@@ -12,6 +12,7 @@
 #include "Descriptor.h"
 #include "Exports.h"
 #include "Failure.h"
+#include "SelfTest.h"
 #include "UffdAbi.h"
 
 namespace uffd {
@@ -109,6 +110,17 @@ Wanted readOptions(Arguments& call) {
 /** Without the bit of UFFDIO_API itself, 63: the rest is exact as a number. */
 double ioctlBits(const abi::Api& offer) { return static_cast<double>(offer.ioctls & kMaxSafe); }
 
+/** What differs between this package and the running kernel, found out at the first open of the process. */
+const std::string& difference() {
+  static const auto* found = new std::string([] {
+    for (const Check& check : selfTest(false)) {
+      if (!check.wrong.empty()) return std::string(check.name) + ": " + check.wrong;
+    }
+    return std::string();
+  }());
+  return *found;
+}
+
 napi_value openUffd(napi_env env, napi_callback_info info) {
   Arguments call(env, info);
   const Wanted wanted = readOptions(call);
@@ -116,6 +128,10 @@ napi_value openUffd(napi_env env, napi_callback_info info) {
 
   const Raw asked = openRaw(wanted.way, wanted.userModeOnly);
   if (asked.fd < 0) return call.failErrno(-asked.fd, "userfaultfd", remedy(asked, wanted.userModeOnly));
+  if (!difference().empty()) {
+    ::close(asked.fd);
+    return call.failErrno(ENOTSUP, "self-test", "this kernel differs from what the package knows: " + difference());
+  }
   abi::Api offer{};
   const int offered = handshake(asked.fd, 0, offer);
   ::close(asked.fd);
@@ -143,7 +159,7 @@ napi_value openUffd(napi_env env, napi_callback_info info) {
   // The kernel turns the one on with the other and does not say so.
   if ((features & abi::kFeatureWpAsync) != 0) features |= abi::kFeatureWpUnpopulated & granted.features;
 
-  napi_value descriptor = Descriptor::wrap(call.addon(), raw.fd);
+  napi_value descriptor = Descriptor::wrap(call.addon(), raw.fd, {0, true});
   if (descriptor == nullptr) return nullptr;
   napi_value result = nullptr;
   napi_create_object(env, &result);

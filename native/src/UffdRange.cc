@@ -1,5 +1,10 @@
 // The range ioctls of a userfaultfd, one call each. Hot: no allocation, no exception for what the kernel says; the
 // result is the kernel's own result field, so -EEXIST and partial progress reach the caller unchanged.
+//
+// What a registration may cover is checked here: of a userfaultfd that this process opened, only memory of a Region. All
+// other ioctls act on registered ranges alone, so none of them can reach memory that somebody else relies on; MOVE, which
+// takes pages away from its source, checks that too. The addresses of a userfaultfd that came from another process are of
+// that process, and the kernel's to judge.
 
 #include <sys/ioctl.h>
 
@@ -8,24 +13,33 @@
 #include "Arguments.h"
 #include "Descriptor.h"
 #include "Exports.h"
+#include "Mapping.h"
+#include "SharedTable.h"
 #include "UffdAbi.h"
+#include "UffdResult.h"
 
 namespace uffd {
 
 namespace {
 
-/** A failed ioctl may still have done something: then the field says how much, and the errno (EAGAIN) only why. */
-int64_t outcome(int status, int64_t field) {
-  if (status == 0 || field != 0) return field;
-  return -errno;
-}
+constexpr const char* kForeign = "the range is not inside a Region of this process";
 
 napi_value registerRange(napi_env env, napi_callback_info info) {
   Arguments call(env, info);
   auto* uffd = call.handle<Descriptor>(0, "uffd");
   abi::Register request{{call.integer(1, "address"), call.integer(2, "length")}, call.integer(3, "mode"), 0};
   if (call.failed()) return nullptr;
-  if (ioctl(uffd->fd(), abi::kRegister, &request) < 0) return call.failErrno(errno, "ioctl UFFDIO_REGISTER");
+  if (uffd->fd() < 0) return call.failErrno(EBADF, "ioctl UFFDIO_REGISTER");
+  const auto act = [&] { return ioctl(uffd->fd(), abi::kRegister, &request) < 0 ? -errno : 0; };
+  int64_t status = -EFAULT;
+  if (!uffd->isOwn()) {
+    status = act();
+  } else if (const auto mapping = SharedTable::process().covering(request.range.start, request.range.length)) {
+    status = mapping->registering(request.range.start, request.range.length, act);
+  } else {
+    return call.failErrno(EFAULT, "ioctl UFFDIO_REGISTER", kForeign);
+  }
+  if (status < 0) return call.failErrno(static_cast<int>(-status), "ioctl UFFDIO_REGISTER");
   return call.number(static_cast<double>(request.ioctls));
 }
 
@@ -35,6 +49,9 @@ napi_value unregisterRange(napi_env env, napi_callback_info info) {
   abi::Range range{call.integer(1, "address"), call.integer(2, "length")};
   if (call.failed()) return nullptr;
   if (ioctl(uffd->fd(), abi::kUnregister, &range) < 0) return call.failErrno(errno, "ioctl UFFDIO_UNREGISTER");
+  if (const auto mapping = SharedTable::process().covering(range.start, range.length)) {
+    mapping->unregistered(range.start, range.length);
+  }
   return call.undefined();
 }
 
@@ -55,18 +72,44 @@ napi_value copyRange(napi_env env, napi_callback_info info) {
   return call.number(static_cast<double>(outcome(status, request.done)));
 }
 
-napi_value fillRange(napi_env env, napi_callback_info info, unsigned long number, bool hasMode) {
+napi_value fillRange(napi_env env, napi_callback_info info, unsigned long number, bool modeIsOptional) {
   Arguments call(env, info);
   auto* uffd = call.handle<Descriptor>(0, "uffd");
-  abi::Fill request{{call.integer(1, "address"), call.integer(2, "length")}, hasMode ? call.integer(3, "mode") : 0, 0};
+  abi::Fill request{{call.integer(1, "address"), call.integer(2, "length")}, 0, 0};
+  if (!modeIsOptional || !call.absent(3)) request.mode = call.integer(3, "mode");
   if (call.failed()) return nullptr;
   const int status = ioctl(uffd->fd(), number, &request);
   return call.number(static_cast<double>(outcome(status, request.done)));
 }
 
-napi_value zeropageRange(napi_env env, napi_callback_info info) { return fillRange(env, info, abi::kZeropage, true); }
-napi_value continueRange(napi_env env, napi_callback_info info) { return fillRange(env, info, abi::kContinue, true); }
-napi_value poisonRange(napi_env env, napi_callback_info info) { return fillRange(env, info, abi::kPoison, false); }
+napi_value zeropageRange(napi_env env, napi_callback_info info) { return fillRange(env, info, abi::kZeropage, false); }
+napi_value continueRange(napi_env env, napi_callback_info info) { return fillRange(env, info, abi::kContinue, false); }
+napi_value poisonRange(napi_env env, napi_callback_info info) { return fillRange(env, info, abi::kPoison, true); }
+
+napi_value moveRange(napi_env env, napi_callback_info info) {
+  Arguments call(env, info);
+  auto* uffd = call.handle<Descriptor>(0, "uffd");
+  abi::Move request{call.integer(1, "address"), call.integer(2, "sourceAddress"), call.integer(3, "length"),
+                    call.integer(4, "mode"), 0};
+  if (call.failed()) return nullptr;
+  if (uffd->fd() < 0) return call.number(-EBADF);
+  // The kernel moves within one process only, so the source is ours, whosever the userfaultfd is.
+  const auto mapping = SharedTable::process().covering(request.from, request.length);
+  if (mapping == nullptr) return call.number(-EFAULT);
+  const int64_t done = mapping->whileAlive([&]() -> int64_t {
+    const int status = ioctl(uffd->fd(), abi::kMove, &request);
+    return outcome(status, request.done);
+  });
+  return call.number(static_cast<double>(done));
+}
+
+napi_value writeProtectRange(napi_env env, napi_callback_info info) {
+  Arguments call(env, info);
+  auto* uffd = call.handle<Descriptor>(0, "uffd");
+  abi::WriteProtect request{{call.integer(1, "address"), call.integer(2, "length")}, call.integer(3, "mode")};
+  if (call.failed()) return nullptr;
+  return call.number(ioctl(uffd->fd(), abi::kWriteProtect, &request) == 0 ? 0 : -errno);
+}
 
 napi_value wakeRange(napi_env env, napi_callback_info info) {
   Arguments call(env, info);
@@ -86,6 +129,8 @@ void exportUffdRange(Addon& addon, napi_value exports) {
   exportFunction(addon, exports, "continueRange", continueRange);
   exportFunction(addon, exports, "wake", wakeRange);
   exportFunction(addon, exports, "poison", poisonRange);
+  exportFunction(addon, exports, "move", moveRange);
+  exportFunction(addon, exports, "writeProtect", writeProtectRange);
 }
 
 }  // namespace uffd
