@@ -91,7 +91,10 @@ const plant = (directory) => {
   })
   for (const [name, report] of [["overflow", /heap-buffer-overflow/], ["undefined", /signed integer overflow/]]) {
     const script = `require(${JSON.stringify(file)}).${name}()`
-    const { stderr, status } = run(process.execPath, ["-e", script], { env: environment(quarantine(16)), stdio: "pipe" })
+    const { stderr, status } = run(process.execPath, ["-e", script], {
+      env: environment(quarantine(16)),
+      stdio: "pipe"
+    })
     if (status === 0 || !report.test(String(stderr))) {
       throw new Error(`the planted bug "${name}" was not found (status ${status}): ${stderr}`)
     }

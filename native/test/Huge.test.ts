@@ -76,10 +76,10 @@ describe.skipIf(!usable)("huge pages", () => {
     assert.strictEqual(await byte, 7)
     assert.strictEqual(Uffd.zeropage(g.uffd, at(0), H, 0), -22)
     const { INSTALL_COPY, INSTALL_ZERO } = constants
-    const vector = Float64Array.of(
-      ...[at(0), 0, 2 * H, INSTALL_ZERO, 0, 0],
-      ...[at(2), 0, H, INSTALL_COPY, 0, 0]
-    )
+    const vector = Float64Array.from([
+      [at(0), 0, 2 * H, INSTALL_ZERO, 0, 0],
+      [at(2), 0, H, INSTALL_COPY, 0, 0]
+    ].flat())
     assert.strictEqual(Uffd.installPages(g.uffd, vector, 0, 2, full(9), H), 2)
     // The page in the midst of the zeros was there.
     assert.deepStrictEqual([vector[4], vector[5], vector[11]], [2 * H, -17, 0])
