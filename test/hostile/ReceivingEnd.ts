@@ -37,7 +37,9 @@ const totalPages = blocks.reduce((sum, { length }) => sum + length / SMALL_PAGE,
 const registered: ReadonlyArray<RegisteredBlock> = blocks.map(({ idstr, length }, i) => ({
   idstr,
   length,
-  address: 0x7f00_0000_0000 + i * 2 ** 20
+  address: 0x7f00_0000_0000 + i * 2 ** 20,
+  hostPageSize: SMALL_PAGE,
+  mode: "copy"
 }))
 
 /** Memory and its userfaultfd: what is installed is kept, events come when the script says. */
@@ -62,6 +64,10 @@ class ScriptedMemory {
       zeropage: (address, length) => this.#place(address, new Uint8Array(length)),
       continueRange: () => EEXIST,
       wake: () => 0,
+      unregister: () => {},
+      staged: () => {
+        throw new Error("no block is staged")
+      },
       close: () => {}
     }
   }
@@ -105,6 +111,7 @@ class ScriptedMemory {
 const owned: ReadonlyArray<LoadedBlock> = blocks.map((block) => ({
   ...block,
   maximum: block.length,
+  hostPageSize: SMALL_PAGE,
   memory: { _tag: "Shared", buffer: new SharedArrayBuffer(0) }
 }))
 
@@ -122,8 +129,7 @@ const load = (link: ScriptedLink) =>
     }).pipe(
       Effect.provideService(Userfaultfd, {
         available: Effect.void,
-        register: () =>
-          Effect.succeed({ blocks: registered, hostPageSize: SMALL_PAGE, descriptor: undefined, release: () => {} })
+        register: () => Effect.succeed({ blocks: registered, descriptor: undefined, memfds: [], release: () => {} })
       }),
       Effect.scoped
     )
@@ -144,7 +150,6 @@ const serve = (remainder: Uint8Array, link: ScriptedLink, memory: ScriptedMemory
     link,
     blocks: registered,
     targetPageSize: SMALL_PAGE,
-    hostPageSize: SMALL_PAGE,
     counters,
     trigger: false,
     wake: () => {}

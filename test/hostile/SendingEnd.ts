@@ -9,6 +9,7 @@ import * as Queue from "effect/Queue"
 import { MAILBOX_CAPACITY, type SenderMessage } from "../../src/actors/Mailboxes.ts"
 import * as RequestReceiver from "../../src/actors/RequestReceiver.ts"
 import * as SourceSender from "../../src/actors/SourceSender.ts"
+import { umem } from "../../src/protocol/umem/UmemDialect.ts"
 import { fromBytes } from "../../src/services/GuestMemory.ts"
 import * as RateLimit from "../../src/services/RateLimit.ts"
 import { type Finding, inUse, same } from "./Finding.ts"
@@ -52,6 +53,7 @@ export const fuzz = async (random: Random): Promise<Finding> => {
   const inbox = Effect.runSync(Queue.bounded<SenderMessage>(MAILBOX_CAPACITY))
   let time = 0
   const sender = SourceSender.make({
+    dialect: umem,
     link,
     blocks: memory,
     targetPageSize: SMALL_PAGE,
@@ -61,7 +63,14 @@ export const fuzz = async (random: Random): Promise<Finding> => {
     // Past the guest's first steps, so that background pages are not held back by a clock that does not run.
     now: () => time += 1000
   })
-  const receiver = RequestReceiver.make({ link, blocks, targetPageSize: SMALL_PAGE, server: sender, sender: inbox })
+  const receiver = RequestReceiver.make({
+    dialect: umem,
+    link,
+    blocks,
+    targetPageSize: SMALL_PAGE,
+    server: sender,
+    sender: inbox
+  })
   // As after the switchover.
   link.attach((readable) => {
     if (readable) receiver.poll()
