@@ -9,7 +9,7 @@ import { fromBytes } from "../../src/services/GuestMemory.ts"
 import type { Link } from "../../src/services/Link.ts"
 import * as RateLimit from "../../src/services/RateLimit.ts"
 import * as Wire from "../e2e/Wire.ts"
-import { collected } from "./Campaign.ts"
+import { collected } from "./Finding.ts"
 import { Random } from "./Random.ts"
 import { ScriptedLink } from "./ScriptedLink.ts"
 

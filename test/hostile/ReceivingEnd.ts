@@ -17,7 +17,7 @@ import {
   type RegisteredBlock,
   Userfaultfd
 } from "../../src/services/Userfaultfd.ts"
-import { type Finding, inUse, same } from "./Finding.ts"
+import { type Finding, inUse, same, since } from "./Finding.ts"
 import { mutated, pieces } from "./Mutation.ts"
 import type { Random } from "./Random.ts"
 import * as Reference from "./Reference.ts"
@@ -181,7 +181,7 @@ export const fuzz = (random: Random): Finding => {
   )
   const before = inUse()
   const loaded = load(link)
-  let allocated = inUse() - before
+  let allocated = since(before)
   const expected = loads(all)
   same(Exit.isSuccess(loaded), expected !== undefined, "the loader and the reference differ")
   if (Exit.isFailure(loaded)) {
@@ -192,7 +192,8 @@ export const fuzz = (random: Random): Finding => {
   const memory = new ScriptedMemory(random)
   const between = inUse()
   const { counters, pages } = serve(loaded.value.remainder, link, memory, random)
-  allocated += inUse() - between
+  const serving = since(between)
+  allocated = { buffers: allocated.buffers + serving.buffers, heap: allocated.heap + serving.heap }
 
   const parsed = Reference.pageStream(all.subarray(expected), blocks, SMALL_PAGE)
   const said = new Map<number, Uint8Array>()

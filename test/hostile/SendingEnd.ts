@@ -12,7 +12,7 @@ import * as SourceSender from "../../src/actors/SourceSender.ts"
 import { umem } from "../../src/protocol/umem/UmemDialect.ts"
 import { fromBytes } from "../../src/services/GuestMemory.ts"
 import * as RateLimit from "../../src/services/RateLimit.ts"
-import { type Finding, inUse, same } from "./Finding.ts"
+import { type Finding, inUse, same, since } from "./Finding.ts"
 import { mutated, pieces } from "./Mutation.ts"
 import type { Random } from "./Random.ts"
 import * as Reference from "./Reference.ts"
@@ -90,7 +90,7 @@ export const fuzz = async (random: Random): Promise<Finding> => {
     if (!busy && ++idle > 3) link.makeRoom()
   }
   const exit = fiber.pollUnsafe()!
-  const allocated = inUse() - before
+  const allocated = since(before)
 
   const asked = Reference.requests(bytes, blocks, SMALL_PAGE)
   const confirmed = asked.messages.at(-1)?.cmd === 6 || asked.messages.some(({ cmd }) => cmd === 6)

@@ -23,7 +23,7 @@ if (values.target !== undefined && !Campaign.names.includes(values.target)) {
 
 const began = Date.now()
 try {
-  const { growth, most, outcomes } = await Campaign.run({
+  const { growth, measuredAgain, most, outcomes } = await Campaign.run({
     inputs,
     seed,
     ...(values.target === undefined ? {} : { target: values.target }),
@@ -34,7 +34,9 @@ try {
   for (const [kind, count] of [...outcomes].sort()) console.log(`${String(count).padStart(8)}  ${kind}`)
   const seconds = (Date.now() - began) / 1000
   console.log(`${inputs} inputs from seed ${seed}: ${outcomes.size} different outcomes, nothing wrong; ${seconds} s`)
-  console.log(`most allocated beyond the windows: ${most.bytes} bytes (seed ${most.seed}); kept at the end: ${growth}`)
+  console.log(
+    `most allocated beyond the windows: ${most.bytes} bytes (seed ${most.seed}); measured again: ${measuredAgain}; kept: ${growth}`
+  )
 } catch (error) {
   if (!(error instanceof Error)) throw error
   console.error(error.message)
