@@ -4,6 +4,7 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import type { LoadedBlock } from "./guests/Vcpu.ts"
 import { LinkFailed, MalformedInput, type Unsupported } from "./MigrationError.ts"
 import type { RamBlock } from "./protocol/RamBlock.ts"
 import * as Savevm from "./protocol/umem/Savevm.ts"
@@ -38,7 +39,25 @@ const malformed = (offset: number, detail: string) => new MalformedInput({ offse
 
 const mib = (bytes: number) => bytes % 2 ** 20 === 0 ? `${bytes / 2 ** 20} MiB` : `${bytes} bytes`
 
-/** Checks the announced blocks against the guest's own, growing those that may grow. */
+/** Why an announced block cannot be one of this guest's; `undefined` when it can, as far as its length is known yet. */
+const judge = (own: ReadonlyArray<LoadedBlock>, idstr: string, length: number | undefined): string | undefined => {
+  const block = own.find((candidate) => candidate.idstr === idstr)
+  if (block === undefined) {
+    return `RAM block "${idstr}" is none of the guest's here: both sides must run the same guest`
+  }
+  if (length === undefined || length === block.length) return undefined
+  if (block.maximum === block.length) {
+    return `RAM block "${idstr}" has ${mib(length)} at the source and ${
+      mib(block.length)
+    } here: start both sides with the same --memory`
+  }
+  if (length < block.length || length > block.maximum || length % WASM_PAGE !== 0) {
+    return `RAM block "${idstr}" has ${length} bytes at the source: a multiple of 64 KiB from ${block.length} to ${block.maximum} is possible here`
+  }
+  return undefined
+}
+
+/** Checks that no block is absent from the whole list, and grows those that are larger at the source. */
 const accept = Effect.fnUntraced(function*(
   guest: RunningGuest,
   announced: ReadonlyArray<RamBlock>,
@@ -54,28 +73,7 @@ const accept = Effect.fnUntraced(function*(
     }
   }
   for (const { idstr, length } of announced) {
-    const block = own.find((candidate) => candidate.idstr === idstr)
-    if (block === undefined) {
-      return yield* malformed(
-        offset,
-        `the source announced RAM block "${idstr}", which this guest does not have: both sides must run the same guest`
-      )
-    }
-    if (length === block.length) continue
-    if (block.maximum === block.length && length !== block.length) {
-      return yield* malformed(
-        offset,
-        `RAM block "${idstr}" has ${mib(length)} at the source and ${
-          mib(block.length)
-        } here: start both sides with the same --memory`
-      )
-    }
-    if (length < block.length || length > block.maximum || length % WASM_PAGE !== 0) {
-      return yield* malformed(
-        offset,
-        `RAM block "${idstr}" has ${length} bytes at the source: a multiple of 64 KiB from ${block.length} to ${block.maximum} is possible here`
-      )
-    }
+    if (own.some((block) => block.idstr === idstr && block.length === length)) continue
     yield* guest.vcpu.grow(idstr, length).pipe(
       Effect.mapError((error) =>
         malformed(offset, `RAM block "${idstr}" cannot grow to ${mib(length)} here: ${error.message}`)
@@ -89,7 +87,8 @@ export const loadState = Effect.fnUntraced(function*(
   { guest, link, onFirstByte, targetPageSize }: Options
 ): Effect.fn.Return<LoadedState, MalformedInput | LinkFailed | Unsupported, Scope.Scope> {
   const uffd = yield* Userfaultfd
-  const decoder = Savevm.decoder({ targetPageSize })
+  const own = guest.vcpu.blocks()
+  const decoder = Savevm.decoder({ targetPageSize, refuseBlock: (idstr, length) => judge(own, idstr, length) })
   const buffer = new Uint8Array(READ_BYTES)
   let bytesRead = 0
   let registration: Registration | undefined

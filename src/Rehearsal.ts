@@ -58,7 +58,6 @@ const rehearsal = Effect.gen(function*() {
   })
   source.attach(() => {
     receiver.poll()
-    if (receiver.ended()) source.watch(false, false)
     sender.pump()
   })
   source.watch(true, false)

@@ -224,7 +224,6 @@ const afterLatch = Effect.fnUntraced(function*(outgoing: OutgoingMigration, swit
     yield* LinkIo.writeAll(link, Savevm.eof())
     link.attach((readable) => {
       if (readable) receiver.poll()
-      if (receiver.ended()) link.watch(false, false)
       sender.pump()
     })
     link.watch(true, false)

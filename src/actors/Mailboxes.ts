@@ -22,6 +22,8 @@ export interface PageServer {
 /** RequestReceiver's port for the SourceSender: reads what has arrived, between two chunks of background data. */
 export interface RequestSource {
   readonly poll: () => void
+  /** True once nothing more is read: the link, readable for ever at its end, must not be waited for then. */
+  readonly ended: () => boolean
 }
 
 /** From the channel's reader to the UmemDaemon: messages of the guest's side of the pipe protocol. */

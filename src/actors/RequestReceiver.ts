@@ -15,13 +15,13 @@ import type { PageServer, RequestSource, SenderMessage } from "./Mailboxes.ts"
 
 /** The window one message fits in. */
 const READ_BYTES = 32 * 1024
+/** Windows read in one poll: a destination that asks without end must not keep the pages, or the process, waiting. */
+const MOST_READS = 4
 
 export interface RequestReceiver extends RequestSource {
   /** True once anything came back: the guest runs at the destination. */
   readonly heard: () => boolean
   readonly bytesReceived: () => number
-  /** True once the stream ended, in whatever way. */
-  readonly ended: () => boolean
 }
 
 export interface Options {
@@ -83,7 +83,7 @@ export const make = (options: Options): RequestReceiver => {
 
   return {
     poll: () => {
-      while (!ended) {
+      for (let reads = 0; !ended && reads < MOST_READS; reads++) {
         const n = link.read(buffer, 0, buffer.length)
         if (n === AGAIN) return
         if (n < 0) {

@@ -121,7 +121,7 @@ export const make = (options: Options): SourceSender => {
   const held = Latch.makeUnsafe(false)
   let beganAt = 0
   let askedAt = -Infinity
-  let requests: RequestSource = { poll: () => {} }
+  let requests: RequestSource = { poll: () => {}, ended: () => false }
   let begun = false
   let pumping = false
   let eosQueued = false
@@ -146,7 +146,7 @@ export const make = (options: Options): SourceSender => {
   const quick = urgent === undefined ? main : lane(urgent.link, urgent.encoder, () => true)
 
   const watch = (writable: boolean) => {
-    link.watch(true, writable && main.pending() > 0)
+    link.watch(!requests.ended(), writable && main.pending() > 0)
     if (urgent !== undefined) urgent.link.watch(false, writable && quick.pending() > 0)
   }
 

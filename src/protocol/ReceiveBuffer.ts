@@ -80,7 +80,10 @@ export class ReceiveBuffer {
     return this.be32(at) * 0x100000000 + this.be32(at + 4)
   }
 
-  be64Exact(at: number): bigint {
-    return (BigInt(this.be32(at)) << 32n) | BigInt(this.be32(at + 4))
+  /** One BigInt a call and nothing else: thousands of them may be in a message. */
+  be64Exact(at: number, little = false): bigint {
+    if (this.#view.buffer !== this.bytes.buffer) this.#view = new DataView(this.bytes.buffer)
+    return this.#view.getBigUint64(this.start + at, little)
   }
+  #view: DataView = new DataView(new ArrayBuffer(0))
 }

@@ -200,7 +200,6 @@ export const begin = (options: Options): Effect.Effect<Restoring, QemuReason, Sc
     })
     link.attach((readable) => {
       if (readable) receiver.poll()
-      if (receiver.ended()) link.watch(false, false)
       sender.pump()
     })
     urgent?.attach(() => sender.pump())

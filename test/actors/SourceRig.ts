@@ -111,7 +111,6 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     begin: Effect.gen(function*() {
       link.attach((readable) => {
         if (readable) receiver.poll()
-        if (receiver.ended()) link.watch(false, false)
         sender.pump()
       })
       link.watch(true, false)

@@ -272,3 +272,30 @@ export default Guest.memory({
 })
 `
   )
+
+/**
+ * The built-in counter with a witness outside of its memory: the moment it sees a wrong byte, a zero page for one, it
+ * writes that to a file, which is there whatever becomes of the process.
+ */
+export const watched = (dir: string): { readonly module: string; readonly witness: string } => {
+  const witness = join(dir, "wrong-byte")
+  const counter = fileURLToPath(new URL("../../src/guests/builtin/counter.ts", import.meta.url))
+  const module = write(
+    dir,
+    "watched.mjs",
+    `import counter from ${JSON.stringify(counter)}
+import { appendFileSync } from "node:fs"
+export default Guest.memory({
+  ...counter,
+  step: (ctx) => {
+    const rest = counter.step(ctx)
+    if (ctx.state.badOffset !== null) appendFileSync(${
+      JSON.stringify(witness)
+    }, process.pid + " " + ctx.state.badOffset + "\\n")
+    return rest
+  }
+})
+`
+  )
+  return { module, witness }
+}

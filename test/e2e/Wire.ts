@@ -73,6 +73,7 @@ export const request = (command: Command, idstr: string | undefined, pages: Read
     ...pages.map(be64)
   ])
 
+export const INIT = u8(0)
 export const EOC = u8(6)
 
 /** Exact reads from a stream. */

@@ -201,20 +201,29 @@ describe("RAM stream decoder", () => {
     assert.strictEqual(last._tag, "End")
     assert.deepStrictEqual(messages.map(({ _tag }) => _tag), ["MemSize", "Eos"])
   })
-  it("a caller may judge each block of a list as soon as it is there", () => {
-    const seen: Array<string> = []
-    const decoder = RamStream.decoder({
-      phase: "section",
-      acceptBlock: ({ idstr, length }) => {
-        seen.push(idstr)
-        return length > 0x3000 ? `${idstr} is too large` : undefined
-      }
-    })
+  it("a caller may judge each block of a list: its name as soon as that is there, then its length", () => {
+    const seen: Array<readonly [string, number | undefined]> = []
+    const section = () =>
+      RamStream.decoder({
+        phase: "section",
+        refuseBlock: (idstr, length) => {
+          seen.push([idstr, length])
+          if (idstr === "bogus") return "bogus is unknown"
+          return length !== undefined && length > 0x3000 ? `${idstr} is too large` : undefined
+        }
+      })
+    // Nothing of the length has come: a peer that sends no more is refused all the same.
+    assert.strictEqual(complaint(section(), be64(0x6004), hex("05", "bogus"))?.message, "bogus is unknown")
+    seen.length = 0
+    const decoder = section()
     assert.strictEqual(
       complaint(decoder, be64(0x6004), hex("08", "vga.vram"), be64(0x2000), pcRam, be64(0x4000))?.message,
       "pc.ram is too large"
     )
-    assert.deepStrictEqual(seen, ["vga.vram", "pc.ram"])
+    assert.deepStrictEqual(seen, [["vga.vram", undefined], ["vga.vram", 0x2000], ["pc.ram", undefined], [
+      "pc.ram",
+      0x4000
+    ]])
   })
   it("EOS ends a section but not the stream of a capture", () => {
     const { last, messages } = decodeAll(

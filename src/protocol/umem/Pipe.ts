@@ -144,7 +144,7 @@ class PipeDecoder extends IncrementalDecoder<PipeMessage> {
   }
 
   private h64Exact(at: number): bigint {
-    return this.little ? (BigInt(this.le32(at + 4)) << 32n) | BigInt(this.le32(at)) : this.input.be64Exact(at)
+    return this.input.be64Exact(at, this.little)
   }
 
   private le32(at: number): number {

@@ -20,12 +20,15 @@ export type Read = typeof Read[keyof typeof Read]
  */
 export type Phase = "section" | "postcopy" | "any"
 
+/** Why a block of a list cannot be; asked when its name is there, `length` undefined, and again with its length. */
+export type RefuseBlock = (idstr: string, length: number | undefined) => string | undefined
+
 export interface ReaderOptions {
   readonly phase: Phase
   /** The guest's blocks. Without them any name is taken, and after a block list the blocks of that list. */
   readonly blocks?: ReadonlyArray<RamBlock>
-  /** Judges each block of a list in the place of `blocks`: why not, or `undefined`. */
-  readonly acceptBlock?: (block: RamBlock) => string | undefined
+  /** Judges each block of a list in the place of `blocks`, by its name first: why not, or `undefined`. */
+  readonly refuseBlock?: RefuseBlock
   /** Bytes of a target page, a power of two of at least 256. Default 4096. */
   readonly targetPageSize?: number
 }
@@ -60,7 +63,7 @@ export class RamReader {
   readonly #input: ReceiveBuffer
   readonly #phase: Phase
   readonly #given: ReadonlyArray<RamBlock> | undefined
-  readonly #acceptBlock: ReaderOptions["acceptBlock"]
+  readonly #refuseBlock: ReaderOptions["refuseBlock"]
   #table: BlockTable
   #stage: Stage = "word"
   #context = false
@@ -76,14 +79,14 @@ export class RamReader {
 
   /** @throws RangeError for a page size whose offsets would collide with the flags. */
   constructor(input: ReceiveBuffer, options: ReaderOptions) {
-    const { acceptBlock, blocks, phase, targetPageSize = TARGET_PAGE_SIZE } = options
+    const { refuseBlock, blocks, phase, targetPageSize = TARGET_PAGE_SIZE } = options
     if (!(targetPageSize >= 256 && targetPageSize <= 2 ** 30 && Math.log2(targetPageSize) % 1 === 0)) {
       throw new RangeError(`target page size ${targetPageSize} is no power of two from 256 to 2^30`)
     }
     this.#input = input
     this.#phase = phase
     this.#given = blocks
-    this.#acceptBlock = acceptBlock
+    this.#refuseBlock = refuseBlock
     this.#table = new BlockTable(blocks)
     this.targetPageSize = targetPageSize
   }
@@ -211,6 +214,8 @@ export class RamReader {
     if (this.#names.has(idstr)) return this.#malformed(at + 1, `block ${name} is listed twice`)
     const given = this.#given?.find((block) => block.idstr === idstr)
     if (this.#given !== undefined && given === undefined) return this.#malformed(at + 1, `there is no block ${name}`)
+    const unknown = this.#refuseBlock?.(idstr, undefined)
+    if (unknown !== undefined) return this.#malformed(at + 1, unknown)
     if (input.available < at + 9 + n) return Read.NeedMore
     const length = input.be64Exact(at + 1 + n)
     if (length === 0n) return this.#malformed(at + 1 + n, `block ${name} has no bytes`)
@@ -224,7 +229,7 @@ export class RamReader {
     if (given !== undefined && given.length !== block.length) {
       return this.#malformed(at + 1 + n, `block ${name} has ${length} bytes there and ${given.length} here`)
     }
-    const refused = this.#acceptBlock?.(block)
+    const refused = this.#refuseBlock?.(idstr, block.length)
     if (refused !== undefined) return this.#malformed(at + 1 + n, refused)
     this.#remaining -= length
     this.#names.add(idstr)

@@ -8,7 +8,7 @@ import { IncrementalDecoder } from "../IncrementalDecoder.ts"
 import type { RamBlock } from "../RamBlock.ts"
 import { BLOCK_EOS, RAM_VERSION, SAVEVM_MAGIC, SAVEVM_VERSION, Section } from "./Constants.ts"
 import { decode } from "./Names.ts"
-import { RamReader, Read } from "./RamReader.ts"
+import { RamReader, Read, type RefuseBlock } from "./RamReader.ts"
 import { record } from "./RamStream.ts"
 import type { SavevmMessage, SectionHeader, SectionMessage } from "./Savevm.ts"
 
@@ -22,8 +22,8 @@ const BUFFER_BYTES = 32 * 1024
 export interface DecoderOptions {
   /** The guest's blocks, which the block list must equal in names and lengths. */
   readonly blocks?: ReadonlyArray<RamBlock>
-  /** Judges each block of the list in the place of `blocks`: why not, or `undefined`. */
-  readonly acceptBlock?: (block: RamBlock) => string | undefined
+  /** Judges each block of the list in the place of `blocks`, by its name first: why not, or `undefined`. */
+  readonly refuseBlock?: RefuseBlock
   /** Bytes of a target page. Default 4096. */
   readonly targetPageSize?: number
   /** Bytes of the section `guest`, at most. Default 64 MiB. */
