@@ -1,4 +1,4 @@
-// The same handler in Node: a callback of uv_poll for each burst, a copy for each fault.
+// The same handler in Node: a callback of uv_poll for each burst, one call for its pages.
 "use strict"
 
 const uffd = require("userfaultfd-napi")
@@ -7,15 +7,24 @@ const socket = uffd.Descriptor.adopt(3)
 uffd.setNonBlocking(socket, false)
 const { descriptors } = uffd.receiveDescriptors(socket, new Uint8Array(1), 1)
 const [descriptor] = descriptors
-const { EVENT_WORDS, pageSize } = uffd
+const { constants, EVENT_WORDS, pageSize, VECTOR_WORDS } = uffd
 const page = new Uint8Array(pageSize)
 const ring = new Float64Array(64 * EVENT_WORDS)
 const faults = new uffd.FaultPoller(descriptor, ring)
+const vector = new Float64Array(64 * VECTOR_WORDS)
 faults.start((count) => {
-  for (let i = 0; i < count * EVENT_WORDS; i += EVENT_WORDS) {
-    const result = uffd.copy(descriptor, ring[i + 2], page, 0, pageSize, 0)
+  if (count === 1) {
+    const result = uffd.copy(descriptor, ring[2], page, 0, pageSize, 0)
     if (result < 0 && result !== -17) throw new Error(uffd.errnoName(-result))
+    return
   }
+  for (let i = 0, event = 2, entry = 0; i < count; i++, event += EVENT_WORDS, entry += VECTOR_WORDS) {
+    vector[entry] = ring[event]
+    vector[entry + 2] = pageSize
+    vector[entry + 3] = constants.INSTALL_COPY
+    vector[entry + 4] = 0
+  }
+  if (uffd.installPages(descriptor, vector, 0, count, page) !== count) throw new Error("a page was refused")
 })
 const end = new uffd.Poller(socket)
 end.watch(uffd.constants.READABLE, () => {
