@@ -475,8 +475,8 @@ export class Region {
   /** mprotect(PROT_NONE) (signed), whole pages: makes later touches fault with SIGSEGV. */
   protectNone(offset: number, length: number): number
   /**
-   * Lets go of this holder. Idempotent. The last one unmaps, which waits for a reader of the event where the range is
-   * registered with EVENT_UNMAP: close the userfaultfd first.
+   * Lets go of this holder. Idempotent. The last one unmaps; where the range is registered with EVENT_UNMAP that happens
+   * in the background, once its event is read or the userfaultfd is closed.
    */
   close(): void
 }

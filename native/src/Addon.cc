@@ -14,15 +14,6 @@ namespace uffd {
 
 namespace {
 
-// A random number, and the address of something of this very copy of the addon: another copy in the same process, of
-// another version perhaps, lays out its handles in its own way, and its objects are foreign here.
-constexpr uint64_t kTag = 0x7b6d0f2e4c9a4f11;
-
-napi_type_tag tagOf(ClassId id) {
-  static const char here = 0;
-  return {kTag + static_cast<uint64_t>(id), reinterpret_cast<uintptr_t>(&here)};
-}
-
 void finalizeHandle(napi_env, void* data, void*) { delete static_cast<Handle*>(data); }
 
 // Before Node 22.3 a Buffer, and so an external ArrayBuffer, ends at 4 GiB; since then at the largest safe integer.
@@ -44,6 +35,7 @@ Handle::Handle(Addon& addon, Rank rank) : addon_(&addon), rank_(rank) {
 
 Handle::~Handle() {
   if (addon_ == nullptr) return;
+  addon_->classes_.erase(this);
   if (previous_ != nullptr) {
     previous_->next_ = next_;
   } else {
@@ -94,24 +86,18 @@ bool Addon::bind(ClassId id, napi_value self, std::unique_ptr<Handle> handle) {
     throwType(env_, "this object cannot own a native handle");
     return false;
   }
-  handle.release();
-  const napi_type_tag tag = tagOf(id);
-  if (napi_type_tag_object(env_, self, &tag) != napi_ok) {
-    throwType(env_, "this object cannot be tagged");
-    return false;
-  }
+  classes_[handle.release()] = id;
   return true;
 }
 
+// By what the object wraps instead of by a type tag, which costs ten times as much. What another addon wrapped, or another
+// copy of this one with other layouts, is not the address of a live handle of this environment.
 Handle* Addon::unwrap(ClassId id, napi_value value) const {
-  napi_valuetype type = napi_undefined;
-  if (napi_typeof(env_, value, &type) != napi_ok || type != napi_object) return nullptr;
-  const napi_type_tag tag = tagOf(id);
-  bool tagged = false;
-  if (napi_check_object_type_tag(env_, value, &tag, &tagged) != napi_ok || !tagged) return nullptr;
   void* data = nullptr;
   if (napi_unwrap(env_, value, &data) != napi_ok) return nullptr;
-  // SAFETY: only bind gives this tag, and only to objects that wrap a Handle.
+  const auto found = classes_.find(data);
+  if (found == classes_.end() || found->second != id) return nullptr;
+  // SAFETY: only bind enters an address here, of a Handle, and the handle's end takes it out.
   return static_cast<Handle*>(data);
 }
 

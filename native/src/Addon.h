@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <unordered_map>
 #include <vector>
 
 namespace uffd {
@@ -66,7 +67,7 @@ class Addon {
               const napi_property_descriptor* properties);
   /** A new JS object that owns `handle` (also when that fails: it is deleted then). Null with a pending exception. */
   napi_value instantiate(ClassId id, std::unique_ptr<Handle> handle);
-  /** Makes `self` the owner of `handle` and tags it. False with a pending exception. */
+  /** Makes `self` the owner of `handle`. False with a pending exception. */
   bool bind(ClassId id, napi_value self, std::unique_ptr<Handle> handle);
   /** The handle of an object of exactly that class, else null. Nothing is thrown. */
   Handle* unwrap(ClassId id, napi_value value) const;
@@ -106,6 +107,8 @@ class Addon {
   size_t loopHandles_ = 0;
   napi_ref constructors_[kClassCount] = {};
   Handle* handles_[kRankCount] = {};
+  /** The live handles that JS objects own, and of which class each is. */
+  std::unordered_map<const void*, ClassId> classes_;
   std::unique_ptr<Handle> constructing_;
   std::vector<Pin> pins_;
   std::vector<int> forked_;

@@ -58,17 +58,17 @@ uint64_t Arguments::integerOf(napi_value value, const char* name, uint64_t least
     failType(std::string(name) + " is not a number");
     return least;
   }
+  // Both bounds are exact as doubles: neither is above 2^53 - 1. NaN is within none, and what is within is converted.
+  const bool within = number >= static_cast<double>(least) && number <= static_cast<double>(most);
+  const int64_t integer = within ? static_cast<int64_t>(number) : 0;
+  if (within && static_cast<double>(integer) == number) return static_cast<uint64_t>(integer);
   if (!std::isfinite(number) || std::trunc(number) != number) {
     failRange(std::string(name) + " is not an integer: " + written(number));
-    return least;
-  }
-  // Both bounds are exact as doubles: neither is above 2^53 - 1.
-  if (number < static_cast<double>(least) || number > static_cast<double>(most)) {
+  } else {
     failRange(std::string(name) + " is not between " + std::to_string(least) + " and " + std::to_string(most) + ": " +
               written(number));
-    return least;
   }
-  return static_cast<uint64_t>(number);
+  return least;
 }
 
 uint64_t Arguments::integer(size_t index, const char* name, uint64_t least, uint64_t most) {

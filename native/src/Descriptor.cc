@@ -48,7 +48,7 @@ napi_value descriptorDup(napi_env env, napi_callback_info info) {
   if (call.failed()) return nullptr;
   const int fd = duplicate(self->fd());
   if (fd < 0) return call.failErrno(errno, "fcntl F_DUPFD_CLOEXEC");
-  return Descriptor::wrap(call.addon(), fd, {0, self->isOwn()});
+  return Descriptor::wrap(call.addon(), fd, {0, self->isOwn(), self->tellsOfUnmappings()});
 }
 
 napi_value descriptorShare(napi_env env, napi_callback_info info) {
@@ -124,7 +124,7 @@ bool isUserfaultfd(int fd) {
 Descriptor::Descriptor(Addon& addon, int fd, const Origin& origin)
     : Handle(addon, Rank::descriptor),
       fd_(fd),
-      own_(origin.own),
+      origin_(origin),
       claim_(SharedTable::process().claim(fd, origin)) {}
 
 uint64_t Descriptor::token() const { return SharedTable::process().descriptorToken(fd_, claim_); }

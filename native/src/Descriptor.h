@@ -24,7 +24,9 @@ class Descriptor final : public Handle {
   int release();
 
   /** A userfaultfd that was opened in this process. */
-  bool isOwn() const { return own_; }
+  bool isOwn() const { return origin_.own; }
+  /** An own one that was opened with EVENT_UNMAP. */
+  bool tellsOfUnmappings() const { return origin_.unmapEvents; }
   /** For `adopt` in another environment; 0 when the number was closed behind our back. */
   uint64_t token() const;
   /** Whether reads give userfaultfd messages; found out once, without reading. */
@@ -38,7 +40,7 @@ class Descriptor final : public Handle {
 
  private:
   int fd_;
-  const bool own_;
+  const Origin origin_;
   uint64_t claim_;
   enum class Kind : uint8_t { unknown, userfaultfd, other } kind_ = Kind::unknown;
 };

@@ -1,11 +1,13 @@
 #include "Mapping.h"
 
+#include <pthread.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <memory>
 #include <utility>
 
 #include "SharedTable.h"
@@ -24,6 +26,27 @@ bool allowed(int advice) {
   return (advice >= 0 && advice <= kLastPlainAdvice) || (advice >= kFirstLinuxAdvice && advice <= kLastLinuxAdvice);
 }
 
+struct Span {
+  uintptr_t address;
+  size_t length;
+};
+
+void* unmapSpan(void* data) {
+  const std::unique_ptr<Span> span(static_cast<Span*>(data));
+  munmap(reinterpret_cast<void*>(span->address), span->length);
+  return nullptr;
+}
+
+/** False when no thread could be had. The thread waits killably, so that it does not hold up the process's end. */
+bool unmapInThread(uintptr_t address, size_t length) {
+  auto span = std::make_unique<Span>(Span{address, length});
+  pthread_t thread;
+  if (pthread_create(&thread, nullptr, unmapSpan, span.get()) != 0) return false;
+  span.release();
+  pthread_detach(thread);
+  return true;
+}
+
 }  // namespace
 
 Mapping::Mapping(Kind kind, void* address, size_t length, int fd, size_t pageSize)
@@ -31,8 +54,9 @@ Mapping::Mapping(Kind kind, void* address, size_t length, int fd, size_t pageSiz
 
 Mapping::~Mapping() {
   if (kind_ == Kind::buffer) return;
-  munmap(reinterpret_cast<void*>(address_), length_);
   if (fd_ >= 0) close(fd_);
+  if (unmapElsewhere_ && unmapInThread(address_, length_)) return;
+  munmap(reinterpret_cast<void*>(address_), length_);
 }
 
 bool Mapping::stale() const {

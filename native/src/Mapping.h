@@ -7,6 +7,7 @@
 // page fault therefore delays the end of that environment instead of reading freed memory.
 #pragma once
 
+#include <atomic>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -24,8 +25,12 @@ class Mapping {
   Mapping(Kind kind, void* address, size_t length, int fd, size_t pageSize);
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
-  /** Unmaps, which waits for a reader of the UNMAP event where a registration asked for one. */
+  /**
+   * Unmaps. Where a registration asked for UNMAP events the kernel makes that wait for their reader, who may be the very
+   * thread that is here, in a finalizer perhaps: a thread of its own waits then.
+   */
   ~Mapping();
+  void unmapElsewhere() { unmapElsewhere_ = true; }
 
   Kind kind() const { return kind_; }
   /** Bytes of a page: the host's, or of a huge page. */
@@ -86,6 +91,7 @@ class Mapping {
   const size_t length_;
   const int fd_;
   const size_t pageSize_;
+  std::atomic<bool> unmapElsewhere_ = false;
   mutable std::shared_mutex life_;
   bool stale_ = false;
   mutable std::mutex spansLock_;

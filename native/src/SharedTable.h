@@ -43,6 +43,8 @@ struct Origin {
   uint64_t group = 0;
   /** A userfaultfd that was opened here: its addresses are of this process. */
   bool own = false;
+  /** It tells of unmappings, which wait until that is read. */
+  bool unmapEvents = false;
 };
 
 class SharedTable {

@@ -159,7 +159,8 @@ napi_value openUffd(napi_env env, napi_callback_info info) {
   // The kernel turns the one on with the other and does not say so.
   if ((features & abi::kFeatureWpAsync) != 0) features |= abi::kFeatureWpUnpopulated & granted.features;
 
-  napi_value descriptor = Descriptor::wrap(call.addon(), raw.fd, {0, true});
+  napi_value descriptor =
+      Descriptor::wrap(call.addon(), raw.fd, {0, true, (features & abi::kFeatureEventUnmap) != 0});
   if (descriptor == nullptr) return nullptr;
   napi_value result = nullptr;
   napi_create_object(env, &result);

@@ -35,6 +35,7 @@ napi_value registerRange(napi_env env, napi_callback_info info) {
   if (!uffd->isOwn()) {
     status = act();
   } else if (const auto mapping = SharedTable::process().covering(request.range.start, request.range.length)) {
+    if (uffd->tellsOfUnmappings()) mapping->unmapElsewhere();
     status = mapping->registering(request.range.start, request.range.length, act);
   } else {
     return call.failErrno(EFAULT, "ioctl UFFDIO_REGISTER", kForeign);

@@ -13,7 +13,6 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
-#include <cmath>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -43,9 +42,10 @@ struct Entry {
 
 /** A word as an integer; false when it is none, or not exact. */
 bool exact(double word, uint64_t& integer) {
-  if (!(word >= 0 && word <= static_cast<double>(kMaxSafe)) || std::trunc(word) != word) return false;
-  integer = static_cast<uint64_t>(word);
-  return true;
+  // NaN is neither; what is within the bounds can be converted.
+  if (!(word >= 0 && word <= static_cast<double>(kMaxSafe))) return false;
+  integer = static_cast<uint64_t>(static_cast<int64_t>(word));
+  return static_cast<double>(static_cast<int64_t>(integer)) == word;
 }
 
 /** Why an entry can never be carried out; null when it can. */

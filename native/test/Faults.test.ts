@@ -3,6 +3,7 @@ import * as fs from "node:fs"
 import * as Uffd from "userfaultfd-napi"
 import { assert, describe, it } from "vitest"
 import { Bursts, decode } from "./Bursts.ts"
+import { readable } from "./GuestProcess.ts"
 import { anonymous, available, guest, has, P, page } from "./Kernel.ts"
 import { Toucher } from "./Toucher.ts"
 
@@ -203,18 +204,30 @@ describe.skipIf(!available)("removals", () => {
     await toucher.end()
   })
 
-  it("of the whole mapping are an UNMAP event, and the range is gone", async () => {
+  it("of the whole mapping are an UNMAP event that holds up nobody here, and the range is gone", async () => {
     using g = anonymous(2, constants.FEATURE_EVENT_UNMAP)
     const bursts = new Bursts(g.uffd)
     const toucher = await Toucher.start(g.region)
     const address = g.region.address
     g.region.close()
-    // The worker holds it alone now, and its close waits for the event to be read.
-    const closed = toucher.run({ kind: "close" })
+    // The worker holds it alone now, and the kernel makes the unmapping wait for its event to be read.
+    assert.strictEqual(await toucher.run({ kind: "close" }), 0)
     const [event] = await bursts.take(1)
     assert.deepStrictEqual(event, { event: constants.EVENT_UNMAP, a: address, b: address + 2 * P, c: 0 })
-    assert.strictEqual(await closed, 0)
-    assert.strictEqual(Uffd.copy(g.uffd, address, page(1), 0, P, 0), ENOENT)
+    // A reader of the event need not be another thread than the one that lets go.
+    using own = anonymous(2, constants.FEATURE_EVENT_UNMAP)
+    own.region.close()
+    await readable(own.uffd)
+    assert.strictEqual(readAll(own.uffd).length, 1)
+    for (const [uffd, start] of [[g.uffd, address], [own.uffd, own.at(0)]] as const) {
+      // The event is read, but the unmapping thread has still to go on and say so.
+      let result = EAGAIN
+      while (result === EAGAIN) {
+        result = Uffd.copy(uffd, start, page(1), 0, P, 0)
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+      assert.strictEqual(result, ENOENT)
+    }
     bursts.close()
     await toucher.end()
   })

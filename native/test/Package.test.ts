@@ -4,15 +4,20 @@ import { createRequire } from "node:module"
 import * as path from "node:path"
 import * as Uffd from "userfaultfd-napi"
 import { assert, describe, it } from "vitest"
-import { available } from "./Kernel.ts"
+import { available, has } from "./Kernel.ts"
 
 const require = createRequire(import.meta.url)
 const root = path.dirname(require.resolve("userfaultfd-napi/package.json"))
+const run = (...args: ReadonlyArray<string>) => {
+  const { stdout, stderr, status } = spawnSync(process.execPath, args, { cwd: root, encoding: "utf8" })
+  return { stdout, stderr, status }
+}
 
 describe("the package", () => {
   it("exports by name what the addon has and the types declare", () => {
     const addon = require(path.join(root, "build", "userfaultfd.node")) as Record<string, unknown>
-    const names = Object.keys(addon).sort()
+    const above = ["DirtyTracker", "alignDown", "alignUp", "decodeEvents", "pagesCovering", "pagesWithin", "runsOf"]
+    const names = [...Object.keys(addon), ...above].sort()
     assert.deepStrictEqual(Object.keys(require("userfaultfd-napi")).sort(), names)
     assert.deepStrictEqual(Object.keys(Uffd).filter((name) => !/^(default|module\.exports)$/.test(name)).sort(), names)
     const types = fs.readFileSync(path.join(root, "index.d.ts"), "utf8")
@@ -29,9 +34,52 @@ describe("the package", () => {
     assert.deepStrictEqual(Object.fromEntries(declared), { ...Uffd.constants })
   })
 
+  it("documents every function and class", () => {
+    const types = fs.readFileSync(path.join(root, "index.d.ts"), "utf8")
+    const bare = types.split("\n").flatMap((line, i, lines) => {
+      const name = /^export (?:function|class|const) (\w+)/.exec(line)?.[1]
+      return name !== undefined && !/\*\/$|^export function/.test(lines[i - 1]!) ? [name] : []
+    })
+    // Its twin has the words for both.
+    assert.deepStrictEqual(bare, [])
+  })
+
   it.skipIf(!available)("has a first example that runs", () => {
     const example = /```js\n([\s\S]*?)```/.exec(fs.readFileSync(path.join(root, "README.md"), "utf8"))![1]!
-    const { stdout, stderr, status } = spawnSync(process.execPath, ["-e", example], { cwd: root, encoding: "utf8" })
-    assert.deepStrictEqual({ stdout, stderr, status }, { stdout: "page 7 is full of 7\n", stderr: "", status: 0 })
+    assert.deepStrictEqual(run("-e", example), { stdout: "page 7 is full of 7\n", stderr: "", status: 0 })
+  })
+
+  it.skipIf(!available)("has an example of a file whose pages are read when they are touched", () => {
+    const { stdout, stderr, status } = run("examples/lazy-file.js", "src/UffdVector.cc")
+    assert.deepStrictEqual({ stderr, status }, { stderr: "", status: 0 })
+    const lines = fs.readFileSync(path.join(root, "src/UffdVector.cc"), "utf8").split("\n").length - 1
+    const pages = Math.ceil(fs.statSync(path.join(root, "src/UffdVector.cc")).size / Uffd.pageSize)
+    assert.strictEqual(
+      stdout,
+      `${lines} lines, ${pages} of ${pages} pages read\nits last byte is 10, 1 of ${pages} pages read\n`
+    )
+  })
+
+  it.skipIf(!has(Uffd.constants.FEATURE_WP_ASYNC))("has an example of incremental snapshots", () => {
+    assert.deepStrictEqual(run("examples/dirty-tracking.js"), {
+      stdout: [
+        "snapshot 0: 64 pages",
+        "snapshot 1: 3 pages (at 5, 6, 40)",
+        "snapshot 2: 1 page (at 40)",
+        "snapshot 3: 0 pages",
+        "restored: 64 of 64 pages are equal",
+        ""
+      ].join("\n"),
+      stderr: "",
+      status: 0
+    })
+  })
+
+  it.skipIf(!available)("has an example of two processes, one of which serves the other's memory", () => {
+    assert.deepStrictEqual(run("examples/two-processes.js"), {
+      stdout: "the guest sees 1, 2, 3, 0\nthe pager served 4 faults in the memory of the guest\n",
+      stderr: "",
+      status: 0
+    })
   })
 })

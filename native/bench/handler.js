@@ -1,0 +1,34 @@
+// The same handler in Node: a callback of uv_poll for each burst, one call for its pages.
+"use strict"
+
+const uffd = require("userfaultfd-napi")
+
+const socket = uffd.Descriptor.adopt(3)
+uffd.setNonBlocking(socket, false)
+const { descriptors } = uffd.receiveDescriptors(socket, new Uint8Array(1), 1)
+const [descriptor] = descriptors
+const { constants, EVENT_WORDS, pageSize, VECTOR_WORDS } = uffd
+const page = new Uint8Array(pageSize)
+const ring = new Float64Array(64 * EVENT_WORDS)
+const faults = new uffd.FaultPoller(descriptor, ring)
+const vector = new Float64Array(64 * VECTOR_WORDS)
+faults.start((count) => {
+  if (count === 1) {
+    const result = uffd.copy(descriptor, ring[2], page, 0, pageSize, 0)
+    if (result < 0 && result !== -17) throw new Error(uffd.errnoName(-result))
+    return
+  }
+  for (let i = 0, event = 2, entry = 0; i < count; i++, event += EVENT_WORDS, entry += VECTOR_WORDS) {
+    vector[entry] = ring[event]
+    vector[entry + 2] = pageSize
+    vector[entry + 3] = constants.INSTALL_COPY
+    vector[entry + 4] = 0
+  }
+  if (uffd.installPages(descriptor, vector, 0, count, page) !== count) throw new Error("a page was refused")
+})
+const end = new uffd.Poller(socket)
+end.watch(uffd.constants.READABLE, () => {
+  end.close()
+  faults.close()
+})
+uffd.write(socket, new Uint8Array(1), 0, 1)
