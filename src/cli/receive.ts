@@ -9,6 +9,7 @@ import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type { Incoming } from "../Migration.ts"
 import type { MigrationError } from "../MigrationError.ts"
+import type { Observation } from "../Observation.ts"
 import type { Ending } from "../web/Picture.ts"
 import { type Failure, from, fromMigration, silent, toObject, withCode } from "./Failure.ts"
 import type { End, GuestProcess } from "./GuestProcess.ts"
@@ -17,12 +18,27 @@ import * as Parameters from "./Parameters.ts"
 import * as Reporting from "./Reporting.ts"
 import * as Viewing from "./Viewing.ts"
 
+const PROGRESS_INTERVAL = "200 millis"
+
 /** What there is to wait for next: an outcome of the migration, or a wish to end the process. */
 const next = <A>(outcome: Effect.Effect<A, MigrationError>, process: GuestProcess) =>
   Effect.raceFirst(
     Effect.map(Effect.result(outcome), (result) => ({ _tag: "Outcome" as const, result })),
     Effect.map(process.ended, (end) => ({ _tag: "End" as const, end }))
   )
+
+/** Shows on a terminal how far it is. */
+const watch = Effect.fnUntraced(function*({ guest }: Incoming): Effect.fn.Return<never> {
+  const { show } = yield* Output
+  if (show === undefined) return yield* Effect.never
+  let before: Observation | undefined
+  while (true) {
+    const now = yield* guest.observe(0)
+    yield* show(before, now)
+    before = now
+    yield* Effect.sleep(PROGRESS_INTERVAL)
+  }
+})
 
 /** Follows the migration to its end; returns with the wish to end the process, unless the migration itself ends it. */
 const follow = Effect.fnUntraced(function*(
@@ -50,12 +66,12 @@ const follow = Effect.fnUntraced(function*(
   if (arrival._tag === "End") return arrival.end
   if (Result.isFailure(arrival.result)) return yield* failed(arrival.result.failure)
   yield* output.emit({ event: "running" }, "running")
-  const completion = yield* next(incoming.report, process)
+  const completion = yield* next(Effect.raceFirst(incoming.report, watch(incoming)), process)
   if (completion._tag === "End") return completion.end
   if (Result.isFailure(completion.result)) return yield* failed(completion.result.failure)
   const report = completion.result.success
   yield* finish({ reports: { destination: report } })
-  yield* output.emit({ event: "completed", report }, Reporting.describe(report))
+  yield* output.emit({ event: "completed", report }, Reporting.summary(report))
   return exitWhenComplete ? "complete" : yield* process.ended
 })
 
