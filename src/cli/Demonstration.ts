@@ -29,6 +29,8 @@ export interface DemonstrationOptions {
   readonly memoryMiB: number | undefined
   readonly background: boolean
   readonly maxBandwidth: number | undefined
+  /** A collector for both processes. */
+  readonly otlp: string | undefined
   readonly view: View
 }
 
@@ -90,15 +92,18 @@ const begin = Effect.fnUntraced(function*(options: DemonstrationOptions, path: s
   const { guest } = workloads[options.guest]
   const uri = `unix:${join(path, "link")}`
   const controls = { source: join(path, "source"), destination: join(path, "destination") }
-  const memory = options.memoryMiB === undefined ? [] : ["--memory", String(options.memoryMiB)]
-  const source = yield* ChildGuest.start("source", ["run", guest, "--control", controls.source, ...memory])
+  const shared = [
+    ...(options.memoryMiB === undefined ? [] : ["--memory", String(options.memoryMiB)]),
+    ...(options.otlp === undefined ? [] : ["--otlp", options.otlp])
+  ]
+  const source = yield* ChildGuest.start("source", ["run", guest, "--control", controls.source, ...shared])
   const destination = yield* ChildGuest.start("destination", [
     "receive",
     guest,
     uri,
     "--control",
     controls.destination,
-    ...memory
+    ...shared
   ])
   yield* Effect.all([source.event("running"), destination.event("listening")], { concurrency: 2, discard: true })
   return {

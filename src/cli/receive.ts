@@ -11,6 +11,7 @@ import type { Incoming } from "../Migration.ts"
 import type { MigrationError } from "../MigrationError.ts"
 import type { Observation } from "../Observation.ts"
 import type { Ending } from "../web/Picture.ts"
+import * as Exporting from "./Exporting.ts"
 import { type Failure, from, fromMigration, silent, toObject, withCode } from "./Failure.ts"
 import type { End, GuestProcess } from "./GuestProcess.ts"
 import { Output } from "./Output.ts"
@@ -85,6 +86,8 @@ export const receive = Command.make(
     postcopyFlags: Parameters.postcopyFlags,
     exitWhenComplete: Parameters.toggle("exit-when-complete", "Exit 0 when all of the guest's memory is here"),
     report: Viewing.report,
+    otlp: Exporting.otlp,
+    metrics: Exporting.metrics,
     leash: Parameters.leash
   },
   Effect.fnUntraced(function*(options) {
@@ -109,6 +112,7 @@ export const receive = Command.make(
       options: { memoryMiB: Option.getOrUndefined(options.memory) },
       flags: options.postcopyFlags
     }).pipe(Effect.mapError(from))
+    yield* Exporting.follow(options, incoming.guest)
     yield* view.attach(
       (cells) => Effect.map(incoming.guest.observe(cells), (destination) => ({ destination })),
       undefined
@@ -123,7 +127,7 @@ export const receive = Command.make(
     yield* output.emit({ event: "listening", uri: incoming.uri }, `listening at ${incoming.uri}`)
     const end = yield* follow(incoming, process, options.exitWhenComplete, view)
     if (end !== "complete") yield* process.leave(end)
-  }, Effect.scoped)
+  }, (effect, options) => Exporting.exported(options)(Effect.scoped(effect)))
 ).pipe(
   Command.withDescription("Wait for one incoming migration of a guest"),
   Command.withExamples([{
