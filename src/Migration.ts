@@ -5,6 +5,7 @@
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import { randomUUID } from "node:crypto"
 import type { Descriptor } from "userfaultfd-napi"
 import type { GuestHandle } from "./GuestHandle.ts"
 import type { GuestError } from "./guests/GuestError.ts"
@@ -14,6 +15,7 @@ import type { Report } from "./Report.ts"
 import { RunningGuest } from "./RunningGuest.ts"
 import * as SendGuest from "./SendGuest.ts"
 import { GuestThreads } from "./services/GuestThreads.ts"
+import * as Traces from "./telemetry/Traces.ts"
 
 export interface GuestOptions {
   readonly memoryMiB?: number | undefined
@@ -57,12 +59,19 @@ export interface MigrateOptions {
 
 /** Sends a running guest. Interruptible until the latch, then uninterruptible until EOC or failure. */
 export const migrate = (options: MigrateOptions): Effect.Effect<Report, MigrationError> => {
-  const { background = true, guest, id, maxBandwidth, to } = options
+  const { background = true, guest, id = randomUUID(), maxBandwidth, to } = options
   if (!(guest instanceof RunningGuest)) {
     const reason = new InvalidArgument({ detail: "the guest is not one that `run` or `receive` gave" })
     return Effect.fail(new MigrationError({ side: "source", guest: "source", reason }))
   }
-  return SendGuest.send({ guest, to, background, maxBandwidth, id })
+  return SendGuest.send({ guest, to, background, maxBandwidth, id }).pipe(
+    Traces.migration({
+      id,
+      role: "source",
+      peer: typeof to === "string" ? to : "a descriptor",
+      timeline: guest.timeline
+    })
+  )
 }
 
 export interface ReceiveOptions {

@@ -41,6 +41,7 @@ import { Links } from "./services/Links.ts"
 import { Prefault } from "./services/Prefault.ts"
 import { Settings } from "./services/Settings.ts"
 import { type RegisteredBlock, Userfaultfd } from "./services/Userfaultfd.ts"
+import * as Traces from "./telemetry/Traces.ts"
 
 export interface Options {
   readonly guest: URL | string
@@ -323,6 +324,7 @@ export const listen = Effect.fnUntraced(function*(
     )
     yield* listener.close
     yield* incoming(options, guest, daemon, link, times, running).pipe(
+      Traces.migration({ id: guest.id, role: "destination", peer: link.peer, timeline: guest.timeline }),
       Effect.ensuring(Effect.sync(() => link.close()))
     )
     guest.completed()

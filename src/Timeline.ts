@@ -29,6 +29,9 @@ export type Phase = typeof Phase.Type
 export const Mark = Schema.Struct({ phase: Phase, at: Schema.Finite })
 export type Mark = typeof Mark.Type
 
+/** With one of these a migration is over, and no other phase begins. */
+export const isOver = (phase: Phase): boolean => phase === "completed" || phase === "failed" || phase === "cancelled"
+
 export class Timeline {
   readonly #now: () => number
   #marks: ReadonlyArray<Mark> = []
@@ -42,9 +45,11 @@ export class Timeline {
     this.#marks = [{ phase, at: this.#now() }]
   }
 
-  /** A phase is entered once; what is told again is ignored. */
+  /** A phase is entered once, and none after the end; what is told again is ignored. */
   mark(phase: Phase): void {
-    if (!this.#marks.some((mark) => mark.phase === phase)) this.#marks = [...this.#marks, { phase, at: this.#now() }]
+    if (!this.#marks.some((mark) => mark.phase === phase || isOver(mark.phase))) {
+      this.#marks = [...this.#marks, { phase, at: this.#now() }]
+    }
   }
 
   get marks(): ReadonlyArray<Mark> {

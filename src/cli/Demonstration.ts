@@ -14,6 +14,7 @@ import type * as Scope from "effect/Scope"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import type { Observation } from "../Observation.ts"
 import type { Report } from "../Report.ts"
 import * as ChildGuest from "./ChildGuest.ts"
 import { connect } from "./ControlClient.ts"
@@ -21,7 +22,6 @@ import * as DemoTraffic from "./DemoTraffic.ts"
 import { type Evidence, workloads } from "./DemoWorkload.ts"
 import { Failure, from, withCode } from "./Failure.ts"
 import { Output } from "./Output.ts"
-import * as Reporting from "./Reporting.ts"
 import type { View } from "./Viewing.ts"
 
 export interface DemonstrationOptions {
@@ -29,6 +29,8 @@ export interface DemonstrationOptions {
   readonly memoryMiB: number | undefined
   readonly background: boolean
   readonly maxBandwidth: number | undefined
+  /** A collector for both processes. */
+  readonly otlp: string | undefined
   readonly view: View
 }
 
@@ -62,11 +64,13 @@ const directory = Effect.acquireRelease(
 
 /** Shows how far it is, and fails when it goes no further. */
 const observe = Effect.fnUntraced(function*({ client }: DemoTraffic.Side): Effect.fn.Return<never, Failure> {
-  const { progress } = yield* Output
+  const { show } = yield* Output
+  let before: Observation | undefined
   let left = Infinity
   let since = performance.now()
   while (true) {
-    const status = yield* client.ask((guest) => guest.Status())
+    const seen = yield* client.ask((guest) => guest.Observe({ cells: 0 }))
+    const { status } = seen
     if (status.remaining !== left || status.remaining === 0) since = performance.now()
     left = status.remaining
     if (performance.now() - since > STALL_MILLIS) {
@@ -78,7 +82,8 @@ const observe = Effect.fnUntraced(function*({ client }: DemoTraffic.Side): Effec
         code: 70
       })
     }
-    if (progress !== undefined) yield* progress(Reporting.progress(status))
+    if (show !== undefined) yield* show(before, seen)
+    before = seen
     yield* Effect.sleep(OBSERVE_INTERVAL)
   }
 })
@@ -87,15 +92,18 @@ const begin = Effect.fnUntraced(function*(options: DemonstrationOptions, path: s
   const { guest } = workloads[options.guest]
   const uri = `unix:${join(path, "link")}`
   const controls = { source: join(path, "source"), destination: join(path, "destination") }
-  const memory = options.memoryMiB === undefined ? [] : ["--memory", String(options.memoryMiB)]
-  const source = yield* ChildGuest.start("source", ["run", guest, "--control", controls.source, ...memory])
+  const shared = [
+    ...(options.memoryMiB === undefined ? [] : ["--memory", String(options.memoryMiB)]),
+    ...(options.otlp === undefined ? [] : ["--otlp", options.otlp])
+  ]
+  const source = yield* ChildGuest.start("source", ["run", guest, "--control", controls.source, ...shared])
   const destination = yield* ChildGuest.start("destination", [
     "receive",
     guest,
     uri,
     "--control",
     controls.destination,
-    ...memory
+    ...shared
   ])
   yield* Effect.all([source.event("running"), destination.event("listening")], { concurrency: 2, discard: true })
   return {

@@ -65,7 +65,7 @@ export const open = Effect.fnUntraced(function*(options: {
   const quit = yield* Deferred.make<End>()
   const onMigrated = (exit: Exit.Exit<Report, MigrationError>) =>
     Exit.match(exit, {
-      onSuccess: (report) => output.note(Reporting.describe(report)),
+      onSuccess: (report) => output.note(Reporting.summary(report)),
       // Whoever asked for it may be gone by now.
       onFailure: (cause) => {
         const error = Cause.findErrorOption(cause)

@@ -83,15 +83,36 @@ export const examine = (): Examination => {
       ioctls: found.ioctls
     },
     findings: [
-      { name: "kernel", state: "ok", detail: `Linux ${release()}` },
+      kernel(release()),
       { name: "Node.js", state: "ok", detail: `${process.versions.node}, ${process.execPath}` },
-      ...found.findings,
+      ...found.findings.map(found.ways.device || found.ways.syscall || found.ways.userModeOnly ? relieved : same),
       ...hugePages()
     ]
   }
 }
 
+/** Removals are told since 4.11, faults of user mode alone since 5.11: with an older kernel only root can receive. */
+export const kernel = (version: string): Finding => {
+  const [major = 0, minor = 0] = version.split(".").map(Number)
+  const isAtLeast = (a: number, b: number) => major > a || (major === a && minor >= b)
+  if (isAtLeast(5, 11)) return { name: "kernel", state: "ok", detail: `Linux ${version}` }
+  const fix = "boot Linux 5.11 or newer; it needs CONFIG_USERFAULTFD=y"
+  return isAtLeast(4, 14)
+    ? { name: "kernel", state: "note", detail: `Linux ${version}: works for root only`, fix }
+    : { name: "kernel", state: "missing", detail: `Linux ${version} is too old`, fix }
+}
+
+/** One way to a userfaultfd is enough: the others are good to know, with what would open them. */
+const relieved = (finding: Finding): Finding =>
+  finding.state === "missing" && waysThere.includes(finding.name)
+    ? { ...finding, state: "note", detail: `${finding.detail}; not needed, there is another way` }
+    : finding
+
+const same = (finding: Finding): Finding => finding
+
 const noWays = { device: false, syscall: false, userModeOnly: false }
+
+const waysThere: ReadonlyArray<string> = [device, "userfaultfd(2)", "userfaultfd(2), user mode"]
 
 const noAddon = (): ReadonlyArray<Finding> => [{
   name: "addon",
@@ -194,7 +215,10 @@ const hugePages = (): ReadonlyArray<Finding> => {
       state: "note",
       detail: `${field("HugePages_Free")} of ${field("HugePages_Total")} free, ${
         field("Hugepagesize")
-      } KiB each; transparent: ${transparent}`
+      } KiB each; transparent: ${transparent}; nothing here needs them`,
+      ...(field("HugePages_Total") === "0"
+        ? { fix: "if a guest should have some: sudo sysctl -w vm.nr_hugepages=64" }
+        : {})
     }
   ]
 }

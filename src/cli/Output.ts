@@ -5,7 +5,9 @@
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import type { Observation } from "../Observation.ts"
 import { type Failure, toObject, usage } from "./Failure.ts"
+import { render, terminalOf } from "./ProgressLine.ts"
 
 export interface OutputShape {
   readonly json: boolean
@@ -15,6 +17,8 @@ export interface OutputShape {
   readonly note: (text: string) => Effect.Effect<void>
   /** The one line that says how far a long work is; only on a terminal, replaced by the next. */
   readonly progress: ((text: string) => Effect.Effect<void>) | undefined
+  /** The same, of a migration; `before` is an earlier observation. Only on a terminal. */
+  readonly show: ((before: Observation | undefined, now: Observation) => Effect.Effect<void>) | undefined
   readonly fail: (failure: Failure) => Effect.Effect<void>
 }
 
@@ -74,6 +78,12 @@ export const make = (json: boolean): OutputShape => {
     lineIsOpen = false
     process.stdout.write(`${text}\n`)
   }
+  const terminal = () => terminalOf(process.env, process.stderr.columns)
+  const line = (text: string) => {
+    process.stderr.write(`\r\x1b[K${text}`)
+    lineIsOpen = true
+  }
+  const onTerminal = !json && process.stderr.isTTY === true
   return {
     json,
     emit: (object, human) =>
@@ -82,11 +92,8 @@ export const make = (json: boolean): OutputShape => {
         else if (human !== undefined) toStdout(human)
       }),
     note: (text) => Effect.sync(() => toStderr(json ? JSON.stringify({ note: text }) : text)),
-    progress: json || process.stderr.isTTY !== true ? undefined : (text) =>
-      Effect.sync(() => {
-        process.stderr.write(`\r\x1b[K${text.slice(0, Math.max(20, (process.stderr.columns || 80) - 1))}`)
-        lineIsOpen = true
-      }),
+    progress: onTerminal ? (text) => Effect.sync(() => line(text.slice(0, terminal().columns - 1))) : undefined,
+    show: onTerminal ? (before, now) => Effect.sync(() => line(render(before, now, terminal()))) : undefined,
     fail: (failure) =>
       Effect.sync(() => {
         if (failure.message === "") return

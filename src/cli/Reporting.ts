@@ -1,5 +1,5 @@
-/** Reports as people read them, and the one line about a migration under way. */
-import type { Report, Status } from "../Report.ts"
+/** Reports as people read them. */
+import type { Report } from "../Report.ts"
 
 const millis = (value: number) => `${value.toFixed(value < 10 ? 1 : 0)} ms`
 
@@ -31,9 +31,11 @@ export const describe = (report: Report): string => {
   return lines.join("\n")
 }
 
-/** `migrating 1234/16384 pages (8 %)` */
-export const progress = ({ remaining, state, total }: Status): string => {
-  const done = total - remaining
-  const percent = total === 0 ? 0 : Math.floor(100 * done / total)
-  return `${state} ${done}/${total} pages (${percent} %)`
+/** All of it where a person looks, one line in a pipe. */
+export const summary = (report: Report): string => {
+  if (process.stdout.isTTY) return describe(report)
+  const { background, onDemand } = report.pages
+  return `${report.role}: ${report.state}, ${mebibytes(report.memoryBytes)} in ${millis(report.totalMs)} (${
+    report.throughputMiBps.toFixed(0)
+  } MiB/s), downtime ${millis(report.downtimeMs)}, ${onDemand} pages on demand, ${background} in the background`
 }

@@ -4,6 +4,7 @@ import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { Outcome } from "./Demonstration.ts"
+import * as Exporting from "./Exporting.ts"
 import { Failure } from "./Failure.ts"
 import { Output } from "./Output.ts"
 import * as Parameters from "./Parameters.ts"
@@ -49,9 +50,10 @@ export const demo = Command.make(
     nobg: Parameters.nobg,
     maxBandwidth: Flag.optional(Parameters.maxBandwidth),
     web: Viewing.web,
-    report: Viewing.report
+    report: Viewing.report,
+    otlp: Exporting.otlp
   },
-  Effect.fnUntraced(function*({ guest, maxBandwidth, memory, nobg, report, web }) {
+  Effect.fnUntraced(function*({ guest, maxBandwidth, memory, nobg, otlp, report, web }) {
     const { perform } = yield* Effect.promise(() => import("./Demonstration.ts"))
     const output = yield* Output
     const limit = Option.match(maxBandwidth, {
@@ -73,6 +75,7 @@ export const demo = Command.make(
       memoryMiB: Option.getOrUndefined(memory),
       background: !nobg,
       maxBandwidth: limit,
+      otlp: Option.getOrUndefined(otlp),
       view
     })
     yield* output.emit({ event: "report", ...outcome }, describe(guest, outcome))

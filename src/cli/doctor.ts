@@ -7,11 +7,20 @@ import * as Effect from "effect/Effect"
 import { Failure } from "./Failure.ts"
 import type { Finding } from "./HostFindings.ts"
 import { Output } from "./Output.ts"
+import { terminalOf } from "./ProgressLine.ts"
 
-const marks: Record<Finding["state"], string> = { ok: "ok  ", missing: "MISS", note: "    " }
+/** Words and colours of the marks: green, red, none. */
+const marks: Record<Finding["state"], readonly [word: string, color: number]> = {
+  ok: ["[ok]  ", 32],
+  missing: ["[MISS]", 31],
+  note: ["[-]   ", 0]
+}
 
-const describe = ({ detail, fix, name, state }: Finding): string =>
-  `${marks[state]}  ${name.padEnd(28)}${detail}${fix === undefined ? "" : `\n      ${"".padEnd(28)}fix: ${fix}`}`
+const describe = (color: boolean) => ({ detail, fix, name, state }: Finding): string => {
+  const [word, code] = marks[state]
+  const mark = color ? `\x1b[${code}m${word}\x1b[0m` : word
+  return `${mark} ${name.padEnd(29)}${detail}${fix === undefined ? "" : `\n${"".padEnd(36)}fix: ${fix}`}`
+}
 
 export const doctor = Command.make(
   "doctor",
@@ -23,7 +32,7 @@ export const doctor = Command.make(
     yield* output.emit(
       { canReceive, ...host, findings },
       [
-        ...findings.map(describe),
+        ...findings.map(describe(process.stdout.isTTY && terminalOf(process.env, undefined).color)),
         canReceive ? "This host can send and receive guests." : "This host can send guests, not receive them."
       ].join("\n")
     )

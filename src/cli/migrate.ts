@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Binding from "../native/Binding.ts"
+import type { Observation } from "../Observation.ts"
 import type { Endpoint } from "../services/Endpoint.ts"
 import { descriptorPath, type Target } from "./Control.ts"
 import type { ControlClient } from "./ControlClient.ts"
@@ -57,10 +58,13 @@ const leave = Effect.fnUntraced(function*({ ask }: ControlClient, control: strin
 })
 
 const watch = Effect.fnUntraced(function*({ ask }: ControlClient) {
-  const { progress } = yield* Output
-  if (progress === undefined) return yield* Effect.never
+  const { show } = yield* Output
+  if (show === undefined) return yield* Effect.never
+  let before: Observation | undefined
   while (true) {
-    yield* progress(Reporting.progress(yield* ask((guest) => guest.Status())))
+    const now = yield* ask((guest) => guest.Observe({ cells: 0 }))
+    yield* show(before, now)
+    before = now
     yield* Effect.sleep(PROGRESS_INTERVAL)
   }
 })
@@ -100,7 +104,7 @@ export const migrate = Command.make(
       Effect.tapError(({ message }) => Effect.ignore(view.finish({ error: message })))
     )
     yield* view.finish({ reports: { source: report } })
-    yield* output.emit({ event: "completed", report }, Reporting.describe(report))
+    yield* output.emit({ event: "completed", report }, Reporting.summary(report))
   }, Effect.scoped)
 ).pipe(
   Command.withDescription("Send the guest behind a control socket; wait; print the source's report"),

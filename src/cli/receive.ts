@@ -9,7 +9,9 @@ import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type { Incoming } from "../Migration.ts"
 import type { MigrationError } from "../MigrationError.ts"
+import type { Observation } from "../Observation.ts"
 import type { Ending } from "../web/Picture.ts"
+import * as Exporting from "./Exporting.ts"
 import { type Failure, from, fromMigration, silent, toObject, withCode } from "./Failure.ts"
 import type { End, GuestProcess } from "./GuestProcess.ts"
 import { Output } from "./Output.ts"
@@ -17,12 +19,27 @@ import * as Parameters from "./Parameters.ts"
 import * as Reporting from "./Reporting.ts"
 import * as Viewing from "./Viewing.ts"
 
+const PROGRESS_INTERVAL = "200 millis"
+
 /** What there is to wait for next: an outcome of the migration, or a wish to end the process. */
 const next = <A>(outcome: Effect.Effect<A, MigrationError>, process: GuestProcess) =>
   Effect.raceFirst(
     Effect.map(Effect.result(outcome), (result) => ({ _tag: "Outcome" as const, result })),
     Effect.map(process.ended, (end) => ({ _tag: "End" as const, end }))
   )
+
+/** Shows on a terminal how far it is. */
+const watch = Effect.fnUntraced(function*({ guest }: Incoming): Effect.fn.Return<never> {
+  const { show } = yield* Output
+  if (show === undefined) return yield* Effect.never
+  let before: Observation | undefined
+  while (true) {
+    const now = yield* guest.observe(0)
+    yield* show(before, now)
+    before = now
+    yield* Effect.sleep(PROGRESS_INTERVAL)
+  }
+})
 
 /** Follows the migration to its end; returns with the wish to end the process, unless the migration itself ends it. */
 const follow = Effect.fnUntraced(function*(
@@ -50,12 +67,12 @@ const follow = Effect.fnUntraced(function*(
   if (arrival._tag === "End") return arrival.end
   if (Result.isFailure(arrival.result)) return yield* failed(arrival.result.failure)
   yield* output.emit({ event: "running" }, "running")
-  const completion = yield* next(incoming.report, process)
+  const completion = yield* next(Effect.raceFirst(incoming.report, watch(incoming)), process)
   if (completion._tag === "End") return completion.end
   if (Result.isFailure(completion.result)) return yield* failed(completion.result.failure)
   const report = completion.result.success
   yield* finish({ reports: { destination: report } })
-  yield* output.emit({ event: "completed", report }, Reporting.describe(report))
+  yield* output.emit({ event: "completed", report }, Reporting.summary(report))
   return exitWhenComplete ? "complete" : yield* process.ended
 })
 
@@ -69,6 +86,8 @@ export const receive = Command.make(
     postcopyFlags: Parameters.postcopyFlags,
     exitWhenComplete: Parameters.toggle("exit-when-complete", "Exit 0 when all of the guest's memory is here"),
     report: Viewing.report,
+    otlp: Exporting.otlp,
+    metrics: Exporting.metrics,
     leash: Parameters.leash
   },
   Effect.fnUntraced(function*(options) {
@@ -93,6 +112,7 @@ export const receive = Command.make(
       options: { memoryMiB: Option.getOrUndefined(options.memory) },
       flags: options.postcopyFlags
     }).pipe(Effect.mapError(from))
+    yield* Exporting.follow(options, incoming.guest)
     yield* view.attach(
       (cells) => Effect.map(incoming.guest.observe(cells), (destination) => ({ destination })),
       undefined
@@ -107,7 +127,7 @@ export const receive = Command.make(
     yield* output.emit({ event: "listening", uri: incoming.uri }, `listening at ${incoming.uri}`)
     const end = yield* follow(incoming, process, options.exitWhenComplete, view)
     if (end !== "complete") yield* process.leave(end)
-  }, Effect.scoped)
+  }, (effect, options) => Exporting.exported(options)(Effect.scoped(effect)))
 ).pipe(
   Command.withDescription("Wait for one incoming migration of a guest"),
   Command.withExamples([{

@@ -3,6 +3,7 @@ import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Exporting from "./Exporting.ts"
 import { from } from "./Failure.ts"
 import { Output } from "./Output.ts"
 import * as Parameters from "./Parameters.ts"
@@ -13,9 +14,12 @@ export const run = Command.make(
     guest: Parameters.guest,
     control: Flag.optional(Parameters.control),
     memory: Parameters.memory,
+    otlp: Exporting.otlp,
+    metrics: Exporting.metrics,
     leash: Parameters.leash
   },
-  Effect.fnUntraced(function*({ control, guest, leash, memory }) {
+  Effect.fnUntraced(function*(flags) {
+    const { control, guest, leash, memory } = flags
     const module = yield* Parameters.resolveGuest(guest)
     const [GuestProcess, Migration, ExitGuard] = yield* Effect.promise(() =>
       Promise.all([import("./GuestProcess.ts"), import("../Migration.ts"), import("../guests/ExitGuard.ts")])
@@ -28,6 +32,7 @@ export const run = Command.make(
     const handle = yield* Migration.run(module, { memoryMiB: Option.getOrUndefined(memory) }).pipe(
       Effect.mapError(from)
     )
+    yield* Exporting.follow(flags, handle)
     const process = yield* GuestProcess.open({
       guest: handle,
       control: claimed,
@@ -39,7 +44,7 @@ export const run = Command.make(
       path === undefined ? "running" : `running; control socket: ${path}`
     )
     yield* process.leave(yield* process.ended)
-  }, Effect.scoped)
+  }, (effect, flags) => Exporting.exported(flags)(Effect.scoped(effect)))
 ).pipe(
   Command.withDescription("Run a guest with a control socket"),
   Command.withExamples([{

@@ -129,7 +129,7 @@ describe.skipIf(!canReceive || !hasBrowser)(`the live page${why}${noBrowser}`, {
 describe.skipIf(!canReceive)(`reports and the page of a status${why}`, { timeout: 120_000 }, () => {
   it("a report for programs has the figures, the phases and the map", async () => {
     const file = join(directory(), "report.json")
-    const { code, objects } = await start(["demo", "--guest", "counter", "--memory", "8", "--json", "--report", file])
+    const { code, objects } = await start(["demo", "--guest", "counter", "--memory", "16", "--json", "--report", file])
       .ended
     assert.strictEqual(code, 0)
     const report = JSON.parse(readFileSync(file, "utf8"))
