@@ -123,7 +123,7 @@ const load = (link: ScriptedLink) =>
   Effect.runSyncExit(
     loadState({
       link,
-      guest: new RunningGuest(vcpu, "destination"),
+      guest: new RunningGuest(vcpu, "destination", () => 0),
       targetPageSize: SMALL_PAGE,
       onFirstByte: Effect.void
     }).pipe(
