@@ -400,6 +400,20 @@ export class FaultPoller {
   close(): void
 }
 
+/**
+ * Waits without sleeping, at most `nanos` (10 ms at most), until one of two descriptors is ready; yields the CPU between
+ * two looks. `firstEvents`, `secondEvents`: READABLE | WRITABLE. Bits of the result: 1 and 2, the first and the second are
+ * ready (or have an error condition); 4, a yield took so long that others want the CPU: sleep instead for a while. -EBADF
+ * when one is closed. The event loop stands still meanwhile.
+ */
+export function busyPoll(
+  first: Descriptor,
+  firstEvents: number,
+  second: Descriptor | null,
+  secondEvents: number,
+  nanos: number
+): number
+
 // ---------------------------------------------------------------------------------------------- memory
 
 /**
@@ -563,6 +577,23 @@ export function pagesWithin(
 ): { readonly address: number; readonly length: number }
 /** Page numbers as runs: pairs, first page and number of pages, ascending. Order and repetition do not matter. */
 export function runsOf(pages: ArrayLike<number>): Float64Array
+
+/** Numbers a range takes in the array of {@link gatherRanges}. */
+export const GATHER_WORDS: 4
+/**
+ * Many ranges of a region in one call (signed): from `at` on, `into` gets each range behind a gap that the caller fills
+ * with a header of its own. `ranges` has GATHER_WORDS numbers a range: offset and length in the region, bytes of the gap,
+ * and, written back, the byte that the whole range repeats, or -1. Of a uniform range only that byte is put into `into`.
+ *
+ * Ends after `count` ranges, or when the next one does not fit; how many were taken. -errno, as of {@link Region.read}, when the first one cannot be read.
+ */
+export function gatherRanges(
+  region: Region,
+  ranges: Float64Array,
+  count: number,
+  into: Uint8Array,
+  at: number
+): number
 
 // ---------------------------------------------------------------------------------------------- streams and sockets
 

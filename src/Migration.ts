@@ -55,16 +55,23 @@ export interface MigrateOptions {
   readonly maxBandwidth?: number | undefined
   /** Names the migration in logs, traces and reports; default a new UUID. Give both sides the same one. */
   readonly id?: string | undefined
+  /** Target pages sent around each page that is asked for. Default none. */
+  readonly prefault?: { readonly forward: number; readonly backward: number } | undefined
+  /**
+   * Microseconds, 0 to 1000: how long to wait for the next request without sleeping, after one was served. It makes faults
+   * shorter, yields the CPU to whoever wants it, and backs off. 0: never. Default 50.
+   */
+  readonly busyPollMicros?: number | undefined
 }
 
 /** Sends a running guest. Interruptible until the latch, then uninterruptible until EOC or failure. */
 export const migrate = (options: MigrateOptions): Effect.Effect<Report, MigrationError> => {
-  const { background = true, guest, id = randomUUID(), maxBandwidth, to } = options
+  const { background = true, busyPollMicros, guest, id = randomUUID(), maxBandwidth, prefault, to } = options
   if (!(guest instanceof RunningGuest)) {
     const reason = new InvalidArgument({ detail: "the guest is not one that `run` or `receive` gave" })
     return Effect.fail(new MigrationError({ side: "source", guest: "source", reason }))
   }
-  return SendGuest.send({ guest, to, background, maxBandwidth, id }).pipe(
+  return SendGuest.send({ guest, to, background, maxBandwidth, id, prefault, busyPollMicros }).pipe(
     Traces.migration({
       id,
       role: "source",
@@ -82,6 +89,8 @@ export interface ReceiveOptions {
   readonly flags?: number | undefined
   /** Names the migration in logs, traces and reports; default a new UUID. Give both sides the same one. */
   readonly id?: string | undefined
+  /** Of the umem daemon, as of {@link MigrateOptions}. */
+  readonly busyPollMicros?: number | undefined
 }
 
 /** An incoming migration that is being waited for. */
@@ -104,7 +113,8 @@ export const listen = (options: ReceiveOptions): Effect.Effect<Incoming, Migrati
     from: options.from,
     memoryMiB: options.options?.memoryMiB,
     flags: options.flags ?? 0,
-    id: options.id
+    id: options.id,
+    busyPollMicros: options.busyPollMicros
   })
 
 /** {@link listen}, then waits until the guest runs here; `report` completes when all of its memory is here. */

@@ -33,6 +33,7 @@ import * as Pipe from "./protocol/umem/Pipe.ts"
 import { rehearse } from "./Rehearsal.ts"
 import type { Report } from "./Report.ts"
 import { RunningGuest } from "./RunningGuest.ts"
+import { DEFAULT_MICROS } from "./services/BusyPoll.ts"
 import { DaemonProcess, type UmemDaemonHandle } from "./services/DaemonProcess.ts"
 import * as Endpoint from "./services/Endpoint.ts"
 import { GuestThreads } from "./services/GuestThreads.ts"
@@ -49,6 +50,8 @@ export interface Options {
   readonly memoryMiB: number | undefined
   readonly flags: number
   readonly id: string | undefined
+  /** Microseconds that the daemon waits for the next event without sleeping; `undefined`: the default. */
+  readonly busyPollMicros: number | undefined
 }
 
 export interface Incoming {
@@ -132,7 +135,8 @@ const takeOver = Effect.fnUntraced(function*(
     link,
     remainder: loaded.remainder,
     targetPageSize: TARGET_PAGE_SIZE,
-    flags: options.flags
+    flags: options.flags,
+    busyPollMicros: options.busyPollMicros ?? DEFAULT_MICROS
   }).pipe(Effect.mapError(parked))
   yield* DestinationHandler.awaitReady(inbox).pipe(
     Effect.timeoutOrElse({

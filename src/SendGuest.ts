@@ -27,6 +27,7 @@ import {
   type Reason,
   Refused
 } from "./MigrationError.ts"
+import * as Binding from "./native/Binding.ts"
 import { OutgoingMigration } from "./OutgoingMigration.ts"
 import type { RamBlock } from "./protocol/RamBlock.ts"
 import * as Savevm from "./protocol/umem/Savevm.ts"
@@ -34,6 +35,7 @@ import { umem } from "./protocol/umem/UmemDialect.ts"
 import { rehearse } from "./Rehearsal.ts"
 import type { Report } from "./Report.ts"
 import type { RunningGuest } from "./RunningGuest.ts"
+import * as BusyPoll from "./services/BusyPoll.ts"
 import { GuestMemory, type SourceBlock } from "./services/GuestMemory.ts"
 import { flippingByteAt, type Link } from "./services/Link.ts"
 import * as LinkIo from "./services/LinkIo.ts"
@@ -47,6 +49,9 @@ export interface Options {
   readonly background: boolean
   readonly maxBandwidth: number | undefined
   readonly id: string | undefined
+  readonly prefault?: SourceSender.Prefault | undefined
+  /** Microseconds to wait for the next request without sleeping; `undefined`: the default. */
+  readonly busyPollMicros?: number | undefined
 }
 
 /** Bytes of a target page. Both ends are configured alike: it is not negotiated. */
@@ -55,6 +60,8 @@ const RAM_SECTION = 1
 const GUEST_SECTION = 2
 
 const guestFailed = (error: GuestError) => new GuestFailed({ phase: error.phase, detail: error.message })
+
+const millisOf = (clock: Clock.Clock) => () => Number(clock.currentTimeNanosUnsafe()) / 1e6
 
 /** Milliseconds with a fraction. */
 const millis = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos) / 1e6)
@@ -87,10 +94,14 @@ interface Switched {
   readonly lastStepNanos: bigint
   readonly startedAt: number
   readonly bytesBefore: number
+  readonly busyPollMicros: number
 }
 
 /** Up to and including the latch. Fails or is cancelled with the guest running as before. */
-const untilLatch = Effect.fnUntraced(function*({ guest, to }: Options, outgoing: OutgoingMigration) {
+const untilLatch = Effect.fnUntraced(function*(
+  { busyPollMicros = BusyPoll.DEFAULT_MICROS, guest, prefault, to }: Options,
+  outgoing: OutgoingMigration
+) {
   const settings = yield* Settings
   const clock = yield* Clock.Clock
   const links = yield* Links
@@ -132,8 +143,9 @@ const untilLatch = Effect.fnUntraced(function*({ guest, to }: Options, outgoing:
     // Whether there is any is the rate limit's to say: it can be changed while the migration runs.
     background: true,
     rate: outgoing.rate,
+    ...(prefault === undefined ? {} : { prefault }),
     inbox: mailbox,
-    now: () => Number(clock.currentTimeNanosUnsafe()) / 1e6
+    now: millisOf(clock)
   })
   const receiver = RequestReceiver.make({
     dialect: umem,
@@ -184,6 +196,7 @@ const untilLatch = Effect.fnUntraced(function*({ guest, to }: Options, outgoing:
     outgoing.progress = sender.progress
     outgoing.unsent = sender.unsent
     return Effect.map(millis, (now): Switched => ({
+      busyPollMicros,
       link,
       blocks,
       sender,
@@ -209,6 +222,27 @@ const runOn = (guest: RunningGuest, outgoing: OutgoingMigration) =>
     guest.opened()
   })
 
+/** Waits for the next request without sleeping, where the addon can. */
+const lingerAt = (
+  { busyPollMicros, link, receiver, sender }: Switched,
+  now: () => number,
+  act: (readable: boolean) => void
+) => {
+  const addon = Binding.load()
+  const { descriptor } = link
+  if (addon === undefined || descriptor === undefined) return () => {}
+  const busyPoll = BusyPoll.make(addon, busyPollMicros, descriptor, null)
+  if (busyPoll === undefined) return () => {}
+  return BusyPoll.lingering({
+    busyPoll,
+    now,
+    since: sender.askedAt,
+    active: () => !receiver.ended(),
+    wantsWritable: sender.waitsForLink,
+    act: () => act(true)
+  })
+}
+
 /** What calls are answered with from the latch on. */
 const moved = (guest: GuestIs, detail: string) =>
   new MigrationError({ side: "source", guest, reason: new Refused({ detail }) })
@@ -216,15 +250,21 @@ const moved = (guest: GuestIs, detail: string) =>
 /** From the switchover's byte to the destination's confirmation. */
 const afterLatch = Effect.fnUntraced(function*(outgoing: OutgoingMigration, switched: Switched) {
   const settings = yield* Settings
+  const clock = yield* Clock.Clock
   const { blocks, downtimeMs, lastStepNanos, link, receiver, sender, startedAt } = switched
   const guestIs = (): GuestIs => receiver.heard() ? "destination" : "unknown"
   const failed = (reason: Reason) => new MigrationError({ side: "source", guest: guestIs(), reason })
 
   return yield* Effect.gen(function*() {
     yield* LinkIo.writeAll(link, Savevm.eof())
-    link.attach((readable) => {
+    const act = (readable: boolean) => {
       if (readable) receiver.poll()
       sender.pump()
+    }
+    const linger = lingerAt(switched, millisOf(clock), act)
+    link.attach((readable) => {
+      act(readable)
+      linger()
     })
     link.watch(true, false)
     sender.begin(receiver)

@@ -10,6 +10,7 @@ import * as PipeMessages from "./actors/PipeMessages.ts"
 import * as UmemDaemon from "./actors/UmemDaemon.ts"
 import * as Binding from "./native/Binding.ts"
 import { rehearse } from "./Rehearsal.ts"
+import * as BusyPoll from "./services/BusyPoll.ts"
 import * as DaemonCounters from "./services/DaemonCounters.ts"
 import * as Handover from "./services/Handover.ts"
 import * as LinkIo from "./services/LinkIo.ts"
@@ -59,6 +60,8 @@ const main = Effect.gen(function*() {
     blocks: table.blocks,
     targetPageSize: table.targetPageSize,
     flags: table.flags,
+    busyPoll: BusyPoll.make(addon, table.busyPollMicros, received.uffd, received.link),
+    now: () => addon.monotonicNanos() / 1e6,
     remainder,
     counters: new DaemonCounters.DaemonCounters(counters.buffer()),
     states: new PageStates(pages, states.buffer())

@@ -12,6 +12,8 @@ void exportFunction(Addon& addon, napi_value exports, const char* name, napi_cal
 void exportConstants(Addon& addon, napi_value exports);
 void exportUffdOpen(Addon& addon, napi_value exports);
 void exportUffdRange(Addon& addon, napi_value exports);
+void exportBusyPoll(Addon& addon, napi_value exports);
+void exportRegionGather(Addon& addon, napi_value exports);
 void exportUffdVector(Addon& addon, napi_value exports);
 void exportUffdEvents(Addon& addon, napi_value exports);
 void exportPageScan(Addon& addon, napi_value exports);

@@ -110,6 +110,20 @@ int64_t Mapping::fillByte(uint64_t offset, size_t length) {
   return std::memcmp(first, first + 1, length - 1) == 0 ? *first : -1;
 }
 
+int64_t Mapping::gather(uint64_t offset, uint8_t* into, size_t length) {
+  std::shared_lock lock(life_);
+  const int64_t refused = check(offset, length, true);
+  if (refused < 0) return refused;
+  // SAFETY: as in fillByte and read.
+  const auto* from = reinterpret_cast<const uint8_t*>(address_ + offset);
+  if (std::memcmp(from, from + 1, length - 1) == 0) {
+    *into = *from;
+    return *from;
+  }
+  std::memmove(into, from, length);
+  return -1;
+}
+
 int64_t Mapping::advise(uint64_t offset, size_t length, int advice) {
   // Shared, so that a madvise that waits for the reader of its REMOVE event holds up only the owner's end.
   std::shared_lock lock(life_);

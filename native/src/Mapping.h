@@ -44,6 +44,8 @@ class Mapping {
   int64_t read(uint64_t offset, uint8_t* into, size_t length);
   int64_t write(uint64_t offset, const uint8_t* from, size_t length);
   int64_t fillByte(uint64_t offset, size_t length);
+  /** Copies the range, or of a uniform one that byte alone, which it then returns; -1 otherwise, below it -errno. */
+  int64_t gather(uint64_t offset, uint8_t* into, size_t length);
   int64_t advise(uint64_t offset, size_t length, int advice);
   int64_t protectNone(uint64_t offset, size_t length);
 

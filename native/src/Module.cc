@@ -28,6 +28,8 @@ NAPI_MODULE_INIT() {
   exportUffdOpen(*addon, exports);
   exportUffdRange(*addon, exports);
   exportUffdVector(*addon, exports);
+  exportRegionGather(*addon, exports);
+  exportBusyPoll(*addon, exports);
   exportUffdEvents(*addon, exports);
   Poller::define(*addon, exports);
   FaultPoller::define(*addon, exports);

@@ -19,6 +19,11 @@ export class AskedPages {
     if (!this.#asked.testAndSet(page)) this.#order.push(page)
   }
 
+  /** Whether there is none to take. */
+  get empty(): boolean {
+    return this.#at === this.#order.length
+  }
+
   /** Takes the page that was asked for first; -1 when there is none. */
   take(): number {
     if (this.#at === this.#order.length) {
@@ -29,5 +34,10 @@ export class AskedPages {
     const page = this.#order[this.#at++]!
     this.#asked.clear(page)
     return page
+  }
+
+  /** Puts the page that was taken last back to its place. */
+  unread(): void {
+    this.#asked.set(this.#order[--this.#at]!)
   }
 }

@@ -8,7 +8,9 @@
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import { errnoName } from "../native/Errno.ts"
-import * as RamStream from "../protocol/umem/RamStream.ts"
+import { ReceiveBuffer } from "../protocol/ReceiveBuffer.ts"
+import { RamReader, Read } from "../protocol/umem/RamReader.ts"
+import { type BusyPoll, lingering, Ready } from "../services/BusyPoll.ts"
 import type { DaemonCounters } from "../services/DaemonCounters.ts"
 import { AGAIN, type Link } from "../services/Link.ts"
 import { PageStates } from "../services/PageStates.ts"
@@ -21,8 +23,10 @@ type BlockPages = Blocks.BlockPages
 
 /** Bytes read from the link in one turn of the event loop. */
 const READ_BYTES = 128 * 1024
-/** Records between two looks at the userfaultfd: a fault waits for the installation of at most this many pages. */
-const RECORDS_BETWEEN_LOOKS = 8
+/** Pages installed between two looks at the userfaultfd: what a fault waits for at most. */
+const PAGES_BETWEEN_LOOKS = 16
+/** The same for zeros, which cost a tenth. */
+const ZEROS_BETWEEN_LOOKS = 256
 /** Fault events looked at in one turn. */
 const MAX_REQUESTS = 33280
 
@@ -36,6 +40,10 @@ export interface Options {
   readonly states?: PageStates | undefined
   /** Whether installed pages are noted for TRIGGER_PAGE_FAULT. */
   readonly trigger: boolean
+  /** Waits without sleeping for faults (the first) or bytes from the source (the second). Default: sleeps at once. */
+  readonly busyPoll?: BusyPoll | undefined
+  /** Milliseconds of a clock that never goes back. Default: that of the fiber. */
+  readonly now?: (() => number) | undefined
   /** Tells the fiber that something it looks at has changed. */
   readonly wake: () => void
 }
@@ -64,18 +72,18 @@ export interface DaemonPages {
 }
 
 export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<DaemonPages> {
-  const { counters, link, targetPageSize, trigger, uffd, wake } = options
+  const { busyPoll, counters, link, targetPageSize, trigger, uffd, wake } = options
   const clock = yield* Clock.Clock
-  const now = () => Number(clock.currentTimeNanosUnsafe()) / 1e6
+  const now = options.now ?? (() => Number(clock.currentTimeNanosUnsafe()) / 1e6)
 
   const { blocks, hostPages, targetPages } = Blocks.make(options.blocks, targetPageSize)
-  const byName = new Map(blocks.map((pages) => [pages.block.idstr, pages]))
   counters.set("total", targetPages)
   const states = options.states ?? new PageStates(targetPages)
 
-  const decoder = RamStream.decoder({ blocks: options.blocks, targetPageSize, phase: "postcopy" })
-  const input = new Uint8Array(READ_BYTES)
-  const fillBytes = new Uint8Array(targetPageSize)
+  const input = new ReceiveBuffer(0, 2 * READ_BYTES)
+  const reader = new RamReader(input, { blocks: options.blocks, targetPageSize, phase: "postcopy" })
+  const fillBytes = new Uint8Array(PAGES_BETWEEN_LOOKS * targetPageSize)
+  let filled = 0
   let eosSeen = false
   let inputEnded = false
   let failure: { readonly detail: string; readonly lost: boolean } | undefined
@@ -83,6 +91,8 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   const triggers: Array<number> = []
   let takenCount = 0
   const faults: Array<number> = []
+  /** Milliseconds at the last fault: soon after it comes its answer, and after that the guest's next fault. */
+  let faultAt = -Infinity
 
   const backlog = new RequestBacklog({ link, blocks, counters, onEoc: wake })
 
@@ -112,14 +122,16 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     counters.fault((now() - since) * 1000)
   }
 
+  const placed = (pages: BlockPages, host: number) => {
+    pages.table.installed(host)
+    answered(pages, host)
+    if (trigger) triggers.push(pages.base + host)
+  }
+
   const installer: PageInstaller = new PageInstaller({
     uffd,
     readEvents: () => readEvents(),
-    onPlaced: (pages, host) => {
-      pages.table.installed(host)
-      answered(pages, host)
-      if (trigger) triggers.push(pages.base + host)
-    },
+    onPlaced: (pages, host) => placed(pages, host),
     onGone: (pages, host) => {
       if (failure === undefined) remove(pages, host, 1)
     },
@@ -173,10 +185,12 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   }
 
   const readEvents = () => {
+    const full = uffd.ring.length / EVENT_WORDS
     while (faults.length < MAX_REQUESTS) {
       const n = uffd.drain()
-      if (n <= 0) return
-      take(n)
+      if (n > 0) take(n)
+      // A read that does not fill the ring has read all there is.
+      if (n < full) return
     }
   }
 
@@ -229,6 +243,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   }
 
   const serveFaults = () => {
+    if (faults.length > 0) faultAt = now()
     for (let i = 0; i < faults.length; i++) serveFault(faults[i]!)
     faults.length = 0
     ask()
@@ -283,48 +298,112 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     }
   }
 
+  /**
+   * Takes a run of neighbouring target pages of a block of which each is one host page of mode "copy"; they lie `stride`
+   * apart in `bytes`. The run goes in by one call as far as the kernel takes it.
+   */
+  const arriveRun = (
+    pages: BlockPages,
+    first: number,
+    count: number,
+    bytes: Uint8Array | undefined,
+    at: number,
+    stride: number,
+    isFill: boolean
+  ) => {
+    const { table } = pages
+    for (let i = 0; i < count;) {
+      const wanted = table.wanted(first + i, count - i)
+      if (wanted === 0) {
+        i++
+        continue
+      }
+      let requested = 0
+      for (let j = 0; j < wanted; j++) {
+        if (table.isRequested(first + i + j)) requested++
+        table.received(first + i + j)
+      }
+      counters.add("onDemand", requested)
+      counters.add("background", wanted - requested)
+      if (isFill) counters.add("fill", wanted)
+      const start = at + i * stride
+      const inPlace = installer.installRun(pages, first + i, wanted, bytes, start, stride)
+      for (let j = 0; j < inPlace; j++) placed(pages, first + i + j)
+      for (let j = inPlace; j < wanted; j++) {
+        // A removal that was read meanwhile may be of this page.
+        if (table.installable(first + i + j)) installer.install(pages, first + i + j, bytes, start + j * stride)
+      }
+      i += wanted
+    }
+  }
+
+  /**
+   * Makes the first `count` pages of `fillBytes` repeat a byte. SAFETY: they serve all fills: COPY has taken the bytes, or
+   * the installer a copy of them, before the next record.
+   */
+  const repeat = (byte: number, count: number) => {
+    if (fillBytes[0] !== byte) filled = 0
+    if (filled < count) fillBytes.fill(byte, filled * targetPageSize, count * targetPageSize)
+    filled = Math.max(filled, count)
+  }
+
+  /** Takes the page or fill that the reader has found, and what follows of the same kind. How many pages. */
+  const takeRecords = (read: Read): number => {
+    const pages = blocks[reader.blockIndex]!
+    const target = reader.address / targetPageSize
+    const isFill = read === Read.Fill
+    const { byte, dataAt, stride } = reader
+    const zeros = isFill && byte === 0
+    const alike = pages.block.mode === "copy" && pages.block.hostPageSize === targetPageSize
+    const count = alike ? 1 + reader.more((zeros ? ZEROS_BETWEEN_LOOKS : PAGES_BETWEEN_LOOKS) - 1) : 1
+    if (isFill && !zeros) repeat(byte, count)
+    if (!alike) {
+      const bytes = isFill
+        ? fillBytes.subarray(0, targetPageSize)
+        : input.bytes.subarray(dataAt, dataAt + targetPageSize)
+      arrive(pages, target, zeros ? undefined : bytes, isFill)
+      return 1
+    }
+    if (isFill) arriveRun(pages, target, count, zeros ? undefined : fillBytes, 0, targetPageSize, true)
+    else arriveRun(pages, target, count, input.bytes, dataAt, stride, false)
+    return zeros ? Math.ceil(count / (ZEROS_BETWEEN_LOOKS / PAGES_BETWEEN_LOOKS)) : count
+  }
+
   const decode = () => {
-    let records = 0
+    let taken = 0
     while (installer.idle && failure === undefined && !inputEnded) {
-      if (++records % RECORDS_BETWEEN_LOOKS === 0) {
+      if (taken >= PAGES_BETWEEN_LOOKS) {
+        taken = 0
         readEvents()
         if (faults.length > 0) serveFaults()
       }
-      const outcome = decoder.next()
-      switch (outcome._tag) {
-        case "NeedMore":
-          return
-        case "Message": {
-          const record = outcome.message
-          if (record._tag === "Page") {
-            arrive(byName.get(record.idstr)!, record.address / targetPageSize, record.data, false)
-          } else if (record._tag === "Fill") {
-            // SAFETY: one page for all fills: COPY has taken its bytes, or the installer a copy of them, when `arrive` returns.
-            if (fillBytes[0] !== record.byte) fillBytes.fill(record.byte)
-            const bytes = record.byte === 0 ? undefined : fillBytes
-            arrive(byName.get(record.idstr)!, record.address / targetPageSize, bytes, true)
-          } else if (record._tag === "Eos") {
-            eosSeen = true
-            inputEnded = true
-            wake()
-          }
-          break
-        }
-        case "Malformed":
-          inputEnded = true
-          fail(
-            outcome.truncated
-              ? `the source closed the connection inside a page record (byte ${outcome.offset} of the page stream)`
-              : `the source sent a page record that cannot be: ${outcome.message} (byte ${outcome.offset} of the page stream)`,
-            true
-          )
-          return
-        case "End":
-          inputEnded = true
-          fail("the source closed the connection before the end of the page stream", true)
-          return
+      const read = reader.next()
+      if (read === Read.Page || read === Read.Fill) taken += takeRecords(read)
+      else if (read === Read.NeedMore) return
+      else if (read === Read.Eos) {
+        eosSeen = true
+        inputEnded = true
+        wake()
+      } else {
+        inputEnded = true
+        return fail(
+          `the source sent a page record that cannot be: ${reader.problem} (byte ${reader.offset} of the page stream)`,
+          true
+        )
       }
     }
+  }
+
+  /** The end of the connection, with everything decoded that came before it. */
+  const end = () => {
+    if (inputEnded) return
+    inputEnded = true
+    fail(
+      input.available === 0 && reader.idle
+        ? "the source closed the connection before the end of the page stream"
+        : `the source closed the connection inside a page record (byte ${input.offset} of the page stream)`,
+      true
+    )
   }
 
   /** A block of which nothing is missing or put off needs no more events; once no block needs any, the fiber is told. */
@@ -346,7 +425,8 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
 
   const read = () => {
     if (inputEnded || failure !== undefined || !installer.idle) return
-    const n = link.read(input, 0, input.length)
+    input.reserve(READ_BYTES)
+    const n = link.read(input.bytes, input.end, READ_BYTES)
     if (n === AGAIN) return
     if (n < 0) {
       inputEnded = true
@@ -354,11 +434,9 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
       return
     }
     counters.set("lastHeardMillis", clock.currentTimeMillisUnsafe())
-    if (n === 0) decoder.finish()
-    else {
-      counters.add("bytesReceived", n)
-      decoder.push(n === input.length ? input : input.subarray(0, n))
-    }
+    if (n === 0) return end()
+    counters.add("bytesReceived", n)
+    input.commit(n)
     afterRecords()
   }
 
@@ -370,13 +448,27 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     else watch()
   }
 
+  const linger = busyPoll === undefined ? () => {} : lingering({
+    busyPoll,
+    now,
+    since: () => faultAt,
+    active: () => failure === undefined && !inputEnded && installer.idle,
+    act: (ready) => {
+      if ((ready & Ready.First) !== 0) {
+        readEvents()
+        serveFaults()
+      }
+      if ((ready & Ready.Second) !== 0) read()
+    }
+  })
+
   return {
     begin: (remainder) => {
       counters.set("lastHeardMillis", clock.currentTimeMillisUnsafe())
       counters.add("bytesReceived", remainder.length)
       // From here on the source knows that the guest runs.
       backlog.init()
-      if (remainder.length > 0) decoder.push(remainder)
+      if (remainder.length > 0) input.push(remainder)
       uffd.attach((n) => {
         if (n < 0) {
           fail(`the userfaultfd failed: ${errnoName(-n)}`, false)
@@ -385,10 +477,12 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
         take(n)
         readEvents()
         serveFaults()
+        linger()
       })
       link.attach((readable, writable) => {
         if (writable) flush()
         if (readable) read()
+        linger()
       })
       flush()
       afterRecords()

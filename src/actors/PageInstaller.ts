@@ -131,6 +131,27 @@ export class PageInstaller {
     }
   }
 
+  /**
+   * Installs neighbouring host pages of mode "copy" whose bytes lie `stride` apart (undefined: zeros), as
+   * one. How many of them, from the first, are in place: the rest has to be installed one by one.
+   */
+  installRun(
+    pages: BlockPages,
+    host: number,
+    count: number,
+    bytes: Uint8Array | undefined,
+    at: number,
+    stride: number
+  ): number {
+    const { uffd } = this.#options
+    const { address: base, hostPageSize } = pages.block
+    const address = base + host * hostPageSize
+    if (bytes !== undefined) return uffd.copyRun(address, bytes, at, stride, hostPageSize, count)
+    if (hostPageSize > MAX_ZEROPAGE) return 0
+    const n = uffd.zeropage(address, count * hostPageSize)
+    return n > 0 ? Math.floor(n / hostPageSize) : 0
+  }
+
   /** Answers a thread that waits for a removed page. */
   zero(pages: BlockPages, host: number): void {
     if (pages.zeroDue.test(host)) return

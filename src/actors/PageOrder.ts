@@ -35,6 +35,11 @@ export class PageOrder {
     return this.#first[this.#firstAt++] ?? -1
   }
 
+  /** Takes back the last {@link nextFirst}. */
+  unreadFirst(): void {
+    this.#firstAt--
+  }
+
   /** The next page that is not sent, in the numbering over all blocks. There must be one. */
   next(): number {
     while (true) {
@@ -47,5 +52,16 @@ export class PageOrder {
       this.#block = (this.#block + 1) % this.#states.length
       this.#page = 0
     }
+  }
+
+  /** Takes back the last {@link next}. */
+  unread(): void {
+    this.#page--
+  }
+
+  /** Goes on at this page: behind one that was asked for, the next ones will be. */
+  goOn(state: BlockState, page: number): void {
+    this.#block = this.#states.indexOf(state)
+    this.#page = page
   }
 }

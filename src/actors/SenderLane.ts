@@ -9,8 +9,13 @@ import { LinkFailed, type Reason } from "../MigrationError.ts"
 import { errnoName } from "../native/Errno.ts"
 import type { Bitmap } from "../protocol/Bitmap.ts"
 import type { PageEncoder } from "../protocol/Dialect.ts"
-import type { SourceBlock } from "../services/GuestMemory.ts"
+import { RANGE_WORDS, type SourceBlock } from "../services/GuestMemory.ts"
 import { AGAIN, type Link } from "../services/Link.ts"
+
+const EFAULT = 14
+
+/** Pages of one run, at most. */
+export const RUN_PAGES = 15
 
 /** A block, and which of its pages have not been sent. */
 export interface BlockState {
@@ -30,6 +35,11 @@ export interface SenderLane {
   readonly midUnit: () => boolean
   /** Encodes a page with its unit, as far as the buffer is below `limit`. Why not, when memory cannot be read. */
   readonly emit: (state: BlockState, page: number, limit: number) => Reason | undefined
+  /**
+   * Encodes the first `count` of these pages of a block whose unit is one page; they fit the capacity, whatever they hold.
+   * Why not, when memory cannot be read.
+   */
+  readonly emitRun: (state: BlockState, pages: Float64Array, count: number) => Reason | undefined
   /** Goes on with the unit under way. */
   readonly proceed: (limit: number) => Reason | undefined
   readonly end: () => void
@@ -55,9 +65,15 @@ export const make = (options: Options): SenderLane => {
   let unit: BlockState | undefined
   let next = 0
   let last = 0
+  /** Of the record encoded last. */
+  let block: SourceBlock | undefined
+  const ranges = new Float64Array(RUN_PAGES * RANGE_WORDS)
+
+  const unreadable = (idstr: string, errno: number) =>
+    new LinkFailed({ code: errnoName(-errno), detail: `the guest's memory (block ${idstr}) cannot be read` })
 
   const encode = (state: BlockState, page: number): Reason | undefined => {
-    const { block } = state
+    block = state.block
     const offset = page * targetPageSize
     const byte = block.fillByte(offset, targetPageSize)
     if (byte >= 0 && encoder.fills(byte)) {
@@ -67,12 +83,35 @@ export const make = (options: Options): SenderLane => {
     }
     end += encoder.page(out, end, block.idstr, offset)
     const n = block.read(offset, out, end, targetPageSize)
-    if (n < 0) {
-      const detail = `the guest's memory (block ${block.idstr}) cannot be read`
-      return new LinkFailed({ code: errnoName(-n), detail })
-    }
+    if (n < 0) return unreadable(block.idstr, n)
     end += targetPageSize
     onPage(state, page, false)
+    return undefined
+  }
+
+  const emitRun = (state: BlockState, pages: Float64Array, count: number): Reason | undefined => {
+    const { continuedBytes } = encoder
+    let from = 0
+    // The record that names its block is not like the others; nor is any where the dialect or the block has no bursts.
+    while (from < count && (block !== state.block || continuedBytes === undefined || block.gather === undefined)) {
+      const failed = encode(state, pages[from++]!)
+      if (failed !== undefined) return failed
+    }
+    if (from === count) return undefined
+    const { gather, idstr } = state.block
+    for (let i = from, word = 0; i < count; i++, word += RANGE_WORDS) {
+      ranges[word] = pages[i]! * targetPageSize
+      ranges[word + 1] = targetPageSize
+      ranges[word + 2] = continuedBytes!
+    }
+    const taken = gather!(ranges, count - from, out, end)
+    if (taken < count - from) return unreadable(idstr, taken < 0 ? taken : -EFAULT)
+    for (let i = from, word = 0; i < count; i++, word += RANGE_WORDS) {
+      const byte = ranges[word + 3]!
+      if (byte < 0) end += encoder.page(out, end, idstr, ranges[word]!) + targetPageSize
+      else end += encoder.fill(out, end, idstr, ranges[word]!, byte)
+      onPage(state, pages[i]!, byte >= 0)
+    }
     return undefined
   }
 
@@ -96,6 +135,7 @@ export const make = (options: Options): SenderLane => {
       last = Math.min(next + state.unit, state.dirty.length)
       return proceed(limit)
     },
+    emitRun,
     proceed,
     end: () => {
       end += encoder.end(out, end)

@@ -33,6 +33,10 @@ const DEMAND_CHUNK = 64 * 1024
 const FIRST_STEPS_MILLIS = 100
 /** … that is, until it has asked for nothing for this long. Its next fault is on its way sooner than that. */
 const QUIET_MILLIS = 1
+/** Pages looked at for one buffer: those of one byte take hardly any room, but time to be read. */
+const MAX_LOOKED = 128
+/** Bytes of a record but its page: more than any has, but the first of a block. */
+const PER_PAGE = 16
 /** Bytes written in one turn of the event loop, so that timers and the control socket get theirs. */
 const TURN_BYTES = 512 * 1024
 
@@ -44,6 +48,12 @@ export interface SenderProgress {
   readonly removed: number
   readonly dirty: number
   readonly bytesSent: number
+}
+
+/** How far to run ahead of the guest, in target pages around each page asked for. */
+export interface Prefault {
+  readonly forward: number
+  readonly backward: number
 }
 
 export interface Options {
@@ -59,6 +69,8 @@ export interface Options {
   readonly received?: ReadonlyArray<Bitmap>
   /** Pages that are pushed before all others, in this order, also without background. */
   readonly first?: ReadonlyArray<PageName>
+  /** Pages sent with each one that is asked for, behind it and before it. Default none. */
+  readonly prefault?: Prefault
   /** A second connection, for pages that were asked for. */
   readonly urgent?: { readonly link: Link; readonly encoder: PageEncoder }
   /** Milliseconds of a clock that never goes back. */
@@ -75,6 +87,10 @@ export interface SourceSender extends PageServer {
   readonly progress: () => SenderProgress
   /** Pages not sent yet, of each block in its order. */
   readonly unsent: () => ReadonlyArray<Bitmap>
+  /** When pages were last asked for, by the clock `now`. */
+  readonly askedAt: () => number
+  /** Whether the link has not taken what there is to write. */
+  readonly waitsForLink: () => boolean
   /** Lets the background go on after the guest's first steps held it up. */
   readonly holds: Effect.Effect<never>
   /**
@@ -82,6 +98,13 @@ export interface SourceSender extends PageServer {
    * Fails when the connection ends before that: the guest's memory must be kept.
    */
   readonly run: Effect.Effect<void, Reason>
+}
+
+/** Where pages come from, as numbers over all blocks; -1 behind the last. */
+interface PageSource {
+  readonly next: () => number
+  /** Takes back the last `next`. */
+  readonly unread: () => void
 }
 
 /** Units that the destination has whole need not be sent; one that it has a part of is sent again whole. */
@@ -95,7 +118,7 @@ const clearUnits = ({ dirty, unit }: BlockState, received: Bitmap): void => {
 }
 
 export const make = (options: Options): SourceSender => {
-  const { dialect, inbox, link, now, rate, targetPageSize, urgent } = options
+  const { dialect, inbox, link, now, prefault = { forward: 0, backward: 0 }, rate, targetPageSize, urgent } = options
   let { background } = options
 
   let total = 0
@@ -108,8 +131,14 @@ export const make = (options: Options): SourceSender => {
   })
   const byName = new Map(states.map((state) => [state.block.idstr, state]))
   const asked = new AskedPages(total)
+  /** Around pages that were asked for. */
+  const near = new AskedPages(total)
   const order = new PageOrder(states, options.first ?? [])
   let dirty = 0
+  const askedFor: PageSource = { next: () => asked.take(), unread: () => asked.unread() }
+  const firstPages: PageSource = { next: () => order.nextFirst(), unread: () => order.unreadFirst() }
+  const nearPages: PageSource = { next: () => near.take(), unread: () => near.unread() }
+  const otherPages: PageSource = { next: () => dirty > 0 ? order.next() : -1, unread: () => order.unread() }
 
   let onDemand = 0
   let backgroundPages = 0
@@ -157,14 +186,10 @@ export const make = (options: Options): SourceSender => {
     wake()
   }
 
-  const emit = (on: SenderLane.SenderLane, global: number, limit: number): void => {
+  const stateOf = (global: number): BlockState => {
     let at = states.length - 1
     while (states[at]!.base > global) at--
-    const state = states[at]!
-    const page = global - state.base
-    if (!state.dirty.test(page)) return
-    const failed = on.emit(state, page, limit)
-    if (failed !== undefined) fail(failed)
+    return states[at]!
   }
 
   const proceed = (on: SenderLane.SenderLane, limit: number): void => {
@@ -172,24 +197,66 @@ export const make = (options: Options): SourceSender => {
     if (failed !== undefined) fail(failed)
   }
 
-  /** Encodes pages while `next` names any and the lane has room. */
-  const fillFrom = (on: SenderLane.SenderLane, next: () => number, limit: number) => {
-    while (on.pending() < limit && !on.midUnit() && failure === undefined) {
-      const global = next()
+  const burst = new Float64Array(SenderLane.RUN_PAGES)
+
+  /** Encodes at most `most` pages of one block, or one unit; how many, 0 when the source has no more. */
+  const fillOnce = (on: SenderLane.SenderLane, source: PageSource, most: number, limit: number): number => {
+    let state: BlockState | undefined
+    let count = 0
+    while (count < most) {
+      const global = source.next()
       if (global < 0) break
-      emit(on, global, limit)
+      const of = stateOf(global)
+      if (!of.dirty.test(global - of.base)) continue
+      if (count > 0 && (of !== state || of.unit > 1)) {
+        source.unread()
+        break
+      }
+      state = of
+      if (of.unit > 1) {
+        const failed = on.emit(of, global - of.base, limit)
+        if (failed !== undefined) fail(failed)
+        return of.unit
+      }
+      of.dirty.clear(global - of.base)
+      dirty--
+      burst[count++] = global - of.base
+    }
+    if (state === undefined) return 0
+    const failed = on.emitRun(state, burst, count)
+    if (failed !== undefined) fail(failed)
+    return count
+  }
+
+  /** Encodes pages while the source names any and the lane has room. */
+  const fillFrom = (on: SenderLane.SenderLane, source: PageSource, limit: number) => {
+    let looked = 0
+    let dense = true
+    while (on.pending() < limit && looked < MAX_LOOKED && !on.midUnit() && failure === undefined) {
+      const before = on.pending()
+      const room = Math.ceil((limit - before) / targetPageSize)
+      // Pages of one byte take no room: after a run of them the next is as long as the buffer would bear anyway.
+      const most = dense ? Math.min(room, SenderLane.RUN_PAGES) : longestRun(before)
+      const count = fillOnce(on, source, most, limit)
+      if (count === 0) break
+      looked += count
+      dense = on.pending() - before >= targetPageSize
     }
   }
 
+  /** Pages that certainly fit a lane that holds so many bytes. */
+  const longestRun = (pending: number) =>
+    Math.max(1, Math.min(SenderLane.RUN_PAGES, Math.floor((DEMAND_CHUNK - pending) / (targetPageSize + PER_PAGE))))
+
   const fillWanted = (on: SenderLane.SenderLane) => {
     if (on === main) wanted = true
-    fillFrom(on, () => asked.take(), DEMAND_CHUNK)
+    fillFrom(on, askedFor, DEMAND_CHUNK)
   }
 
   /** Encodes what nobody asked for. */
-  const fillUnasked = (next: () => number) => {
+  const fillUnasked = (source: PageSource) => {
     wanted = false
-    fillFrom(main, next, BACKGROUND_CHUNK)
+    fillFrom(main, source, BACKGROUND_CHUNK)
   }
 
   const markAllDirty = () => {
@@ -211,11 +278,12 @@ export const make = (options: Options): SourceSender => {
   /** What nobody asked for, unless the budget is spent or the guest is about to ask for more. */
   const sendBackground = () => {
     if (!rate.open()) return
-    fillUnasked(() => order.nextFirst())
+    fillUnasked(firstPages)
+    if (main.pending() === 0) fillUnasked(nearPages)
     if (main.pending() > 0 || !background) return
     const time = now()
     if (time - askedAt < QUIET_MILLIS && time - beganAt < FIRST_STEPS_MILLIS) held.openUnsafe()
-    else fillUnasked(() => dirty > 0 ? order.next() : -1)
+    else fillUnasked(otherPages)
   }
 
   const want = (state: BlockState, pages: ArrayLike<number>) => {
@@ -224,6 +292,19 @@ export const make = (options: Options): SourceSender => {
       const page = pages[i]!
       if (state.dirty.test(page)) asked.add(state.base + page)
     }
+    if (pages.length > 0) goOnBehind(state, pages)
+  }
+
+  /** Runs ahead of the guest: pages around those asked for, and the background goes on behind the last of them. */
+  const goOnBehind = (state: BlockState, pages: ArrayLike<number>) => {
+    const { backward, forward } = prefault
+    const last = state.dirty.length - 1
+    const add = (page: number) => {
+      if (page >= 0 && page <= last && state.dirty.test(page)) near.add(state.base + page)
+    }
+    for (let j = 1; j <= forward; j++) for (let i = 0; i < pages.length; i++) add(pages[i]! + j)
+    for (let j = 1; j <= backward; j++) for (let i = 0; i < pages.length; i++) add(pages[i]! - j)
+    order.goOn(state, Math.min(last, pages[pages.length - 1]! + forward))
   }
 
   const clear = (state: BlockState, pages: ArrayLike<number>) => {
@@ -266,7 +347,7 @@ export const make = (options: Options): SourceSender => {
       if (main.pending() > 0) return
       if (dirty === 0 && (quick.midUnit() || quick.pending() > 0)) return
     }
-    advance({ _tag: "Tick", background: background || order.hasFirst, dirty })
+    advance({ _tag: "Tick", background: background || order.hasFirst || !near.empty, dirty })
   }
 
   const refillQuick = () => {
@@ -391,6 +472,8 @@ export const make = (options: Options): SourceSender => {
       pump()
     },
     unsent: () => states.map((state) => state.dirty),
+    askedAt: () => askedAt,
+    waitsForLink: () => main.pending() > 0,
     progress: () => ({ total, onDemand, background: backgroundPages, fill, removed, dirty, bytesSent })
   }
 }

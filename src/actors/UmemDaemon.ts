@@ -17,6 +17,7 @@ import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import * as Pipe from "../protocol/umem/Pipe.ts"
 import * as UmemState from "../protocol/umem/UmemState.ts"
+import type { BusyPoll } from "../services/BusyPoll.ts"
 import type { DaemonCounters } from "../services/DaemonCounters.ts"
 import type { Link } from "../services/Link.ts"
 import type { PageStates } from "../services/PageStates.ts"
@@ -46,6 +47,9 @@ export interface Options {
   readonly remainder: Uint8Array
   readonly counters: DaemonCounters
   readonly states?: PageStates | undefined
+  /** As of DaemonPages. */
+  readonly busyPoll?: BusyPoll | undefined
+  readonly now?: (() => number) | undefined
 }
 
 /** How the daemon ended: all five end conditions met, or why not. */

@@ -27,6 +27,13 @@ export const Target = Schema.Union([
 ])
 export type Target = typeof Target.Type
 
+/** How a migration is to be carried out; what is left out has its default. */
+export const Tuning = Schema.Struct({
+  prefault: Schema.optionalKey(Schema.Struct({ forward: Schema.Finite, backward: Schema.Finite })),
+  busyPollMicros: Schema.optionalKey(Schema.Finite)
+})
+export type Tuning = typeof Tuning.Type
+
 export const group = RpcGroup.make(
   Rpc.make("Status", { success: Status }),
   Rpc.make("SetBandwidth", { payload: { bytesPerSecond: Bandwidth }, error }),
@@ -42,7 +49,7 @@ export const group = RpcGroup.make(
   Rpc.make("Quit", { success: Schema.Struct({ owesPages: Schema.Boolean }) }),
   /** Answers when the migration has ended. A caller that goes away cancels it, if it can be cancelled still. */
   Rpc.make("Migrate", {
-    payload: { to: Target, background: Schema.Boolean, maxBandwidth: Bandwidth },
+    payload: { to: Target, background: Schema.Boolean, maxBandwidth: Bandwidth, ...Tuning.fields },
     success: Report,
     error
   })

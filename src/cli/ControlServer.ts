@@ -18,7 +18,7 @@ import type { MigrateOptions } from "../Migration.ts"
 import { InvalidArgument, MigrationError } from "../MigrationError.ts"
 import * as Binding from "../native/Binding.ts"
 import type { Report } from "../Report.ts"
-import { descriptorPath, group, type Target } from "./Control.ts"
+import { descriptorPath, group, type Target, type Tuning } from "./Control.ts"
 import * as ControlSocket from "./ControlSocket.ts"
 import { Failure } from "./Failure.ts"
 import * as HandedDescriptors from "./HandedDescriptors.ts"
@@ -68,9 +68,20 @@ const serve = Effect.fnUntraced(function*(
   }
 
   const migrateFor = Effect.fnUntraced(function*(
-    { background, maxBandwidth, to }: { to: Target; background: boolean; maxBandwidth: number | null }
+    { background, busyPollMicros, maxBandwidth, prefault, to }: {
+      to: Target
+      background: boolean
+      maxBandwidth: number | null
+    } & Tuning
   ) {
-    const options = { guest, to: yield* target(to), background, maxBandwidth: maxBandwidth ?? undefined }
+    const options = {
+      guest,
+      to: yield* target(to),
+      background,
+      maxBandwidth: maxBandwidth ?? undefined,
+      prefault,
+      busyPollMicros
+    }
     const fiber = yield* migrate(options).pipe(
       Effect.onExit(onMigrated),
       Effect.forkIn(scope, { startImmediately: true })

@@ -12,6 +12,7 @@ import { statSync } from "node:fs"
 import { resolve } from "node:path"
 import { fileURLToPath, pathToFileURL } from "node:url"
 import { builtins } from "../guests/GuestUrl.ts"
+import { DEFAULT_MICROS, MAX_MICROS } from "../services/BusyPoll.ts"
 import { type Endpoint, parse as parseEndpoint } from "../services/Endpoint.ts"
 import { Failure, usage } from "./Failure.ts"
 import * as Rate from "./Rate.ts"
@@ -61,6 +62,36 @@ export const maxBandwidth = Flag.String("max-bandwidth").pipe(
 )
 
 export const nobg = toggle("nobg", "Send only pages that are asked for")
+
+export const parseBusyPoll = (text: string): Option.Option<number> => {
+  const micros = /^\d{1,4}$/.test(text) ? Number(text) : Infinity
+  return micros <= MAX_MICROS ? Option.some(micros) : Option.none()
+}
+
+export const busyPoll = Flag.String("busy-poll").pipe(
+  Flag.withMetavar("MICROSECONDS"),
+  Flag.filterMap(parseBusyPoll, () => `a whole number of microseconds, at most ${MAX_MICROS}; 0 is off`),
+  Flag.withDescription(
+    `How long to wait for the next page request without sleeping (default ${DEFAULT_MICROS}, 0 = off)`
+  ),
+  Flag.optional
+)
+
+/** The most pages that may run ahead of one that is asked for, on either side. */
+const MOST_AHEAD = 4096
+
+export const parsePrefault = (text: string): Option.Option<{ forward: number; backward: number }> => {
+  const [, forward, backward = "0"] = /^(\d{1,5})(?:,(\d{1,5}))?$/.exec(text) ?? []
+  const ahead = { forward: Number(forward ?? Infinity), backward: Number(backward) }
+  return ahead.forward <= MOST_AHEAD && ahead.backward <= MOST_AHEAD ? Option.some(ahead) : Option.none()
+}
+
+export const prefault = Flag.String("prefault").pipe(
+  Flag.withMetavar("FORWARD[,BACKWARD]"),
+  Flag.filterMap(parsePrefault, () => `pages behind and before each page asked for, at most ${MOST_AHEAD}: 8 or 8,2`),
+  Flag.withDescription("Send this many pages behind (and before) each page that is asked for"),
+  Flag.optional
+)
 
 /** A number as C writes it: decimal, 0x… or octal with a leading 0. Only bit 0 means something. */
 export const parsePostcopyFlags = (text: string): Option.Option<number> => {

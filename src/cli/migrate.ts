@@ -76,9 +76,11 @@ export const migrate = Command.make(
     control: Parameters.control,
     nobg: Parameters.nobg,
     maxBandwidth: Flag.optional(Parameters.maxBandwidth),
-    report: Viewing.report
+    report: Viewing.report,
+    prefault: Parameters.prefault,
+    busyPoll: Parameters.busyPoll
   },
-  Effect.fnUntraced(function*({ control, maxBandwidth, nobg, report: file, uri: text }) {
+  Effect.fnUntraced(function*({ busyPoll, control, maxBandwidth, nobg, prefault, report: file, uri: text }) {
     const { endpoint, uri } = yield* Parameters.resolveUri(text)
     const { connect } = yield* Effect.promise(() => import("./ControlClient.ts"))
     const output = yield* Output
@@ -97,7 +99,12 @@ export const migrate = Command.make(
     )
     const to = yield* targetOf(uri, endpoint, control)
     const limit = Option.getOrUndefined(maxBandwidth)?.bytesPerSecond ?? null
-    const report = yield* client.ask((guest) => guest.Migrate({ to, background: !nobg, maxBandwidth: limit })).pipe(
+    const tuning = {
+      ...(Option.isSome(prefault) ? { prefault: prefault.value } : {}),
+      ...(Option.isSome(busyPoll) ? { busyPollMicros: busyPoll.value } : {})
+    }
+    const asked = client.ask((guest) => guest.Migrate({ to, background: !nobg, maxBandwidth: limit, ...tuning }))
+    const report = yield* asked.pipe(
       Effect.raceFirst(watch(client)),
       Effect.onInterrupt(() => Effect.ignore(leave(client, control))),
       Effect.mapError(from),

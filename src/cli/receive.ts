@@ -84,6 +84,7 @@ export const receive = Command.make(
     control: Flag.optional(Parameters.control),
     memory: Parameters.memory,
     postcopyFlags: Parameters.postcopyFlags,
+    busyPoll: Parameters.busyPoll,
     exitWhenComplete: Parameters.toggle("exit-when-complete", "Exit 0 when all of the guest's memory is here"),
     report: Viewing.report,
     otlp: Exporting.otlp,
@@ -110,7 +111,8 @@ export const receive = Command.make(
       guest: module,
       from: uri,
       options: { memoryMiB: Option.getOrUndefined(options.memory) },
-      flags: options.postcopyFlags
+      flags: options.postcopyFlags,
+      busyPollMicros: Option.getOrUndefined(options.busyPoll)
     }).pipe(Effect.mapError(from))
     yield* Exporting.follow(options, incoming.guest)
     yield* view.attach(

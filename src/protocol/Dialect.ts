@@ -14,6 +14,11 @@ export interface PageEncoder {
   readonly fills: (byte: number) => boolean
   /** Writes the record of a page that repeats `byte`; bytes written. */
   readonly fill: (into: Uint8Array, at: number, idstr: string, address: number, byte: number) => number
+  /**
+   * Set where a burst of pages can be encoded at once: {@link fill} can say every byte, and what precedes a page (or its
+   * byte) has so many bytes where the record before it was of the same block.
+   */
+  readonly continuedBytes?: number
   /** Writes what ends the page stream; bytes written. Only once no page is missing, or the destination needs none. */
   readonly end: (into: Uint8Array, at: number) => number
   /** Bytes that `end` writes, at most. */

@@ -30,6 +30,8 @@ export interface HandoverRequest {
   readonly targetPageSize: number
   /** The `--postcopy-flags`. */
   readonly flags: number
+  /** Microseconds that the daemon may wait without sleeping; 0: never. */
+  readonly busyPollMicros: number
 }
 
 export interface UmemDaemonHandle {
@@ -114,7 +116,7 @@ const native: DaemonProcessShape = {
       pid: child.pid ?? -1,
       exited: Deferred.await(gone),
       states: () => states,
-      handover: ({ flags, link, registration, remainder, targetPageSize }) =>
+      handover: ({ busyPollMicros, flags, link, registration, remainder, targetPageSize }) =>
         Effect.suspend(() => {
           const pages = PageStates.pagesOf(registration.blocks, targetPageSize)
           map = addon.Region.memfd("postcopy-pages", Math.ceil(pages / addon.pageSize) * addon.pageSize)
@@ -130,7 +132,7 @@ const native: DaemonProcessShape = {
           const sent = Handover.send(
             addon,
             handoverHere,
-            { blocks: registration.blocks, flags, targetPageSize },
+            { blocks: registration.blocks, busyPollMicros, flags, targetPageSize },
             remainder,
             {
               uffd: registration.descriptor,

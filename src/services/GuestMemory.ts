@@ -20,7 +20,17 @@ export interface SourceBlock extends RamBlock {
   readonly fillByte: (offset: number, length: number) => number
   /** Copies the range to `into` at `at`; a negative number (-errno) when the memory is gone. */
   readonly read: (offset: number, into: Uint8Array, at: number, length: number) => number
+  /**
+   * Both at once, for many ranges: puts them into `into` from `at` on, each behind a gap for its header. `ranges` has
+   * {@link RANGE_WORDS} numbers a range: offset, length, bytes of the gap, and, written back, the byte that the whole range
+   * repeats, or -1; of such a range only that byte is put there. How many of `count` ranges were taken, all that fit; a
+   * negative number (-errno) when the memory is gone. A block without it is read page by page.
+   */
+  readonly gather?: (ranges: Float64Array, count: number, into: Uint8Array, at: number) => number
 }
+
+/** Numbers a range takes in the list of {@link SourceBlock.gather}. */
+export const RANGE_WORDS = 4
 
 export interface GuestMemoryShape {
   /** Opens the blocks for reading until the scope ends. */
@@ -41,6 +51,26 @@ export const fromBytes = (idstr: string, bytes: Uint8Array): SourceBlock => ({
   read: (offset, into, at, length) => {
     into.set(bytes.subarray(offset, offset + length), at)
     return length
+  },
+  gather: (ranges, count, into, at) => {
+    let end = at
+    let done = 0
+    for (; done < count; done++) {
+      const words = done * RANGE_WORDS
+      const offset = ranges[words]!
+      const length = ranges[words + 1]!
+      const start = end + ranges[words + 2]!
+      if (start + length > into.length) break
+      const first = bytes[offset]!
+      let i = offset + 1
+      while (i < offset + length && bytes[i] === first) i++
+      const uniform = i === offset + length
+      ranges[words + 3] = uniform ? first : -1
+      if (uniform) into[start] = first
+      else into.set(bytes.subarray(offset, offset + length), start)
+      end = start + (uniform ? 1 : length)
+    }
+    return done
   }
 })
 
@@ -59,7 +89,8 @@ const native: GuestMemoryShape = {
         idstr,
         length,
         fillByte: (offset, n) => region.fillByte(offset, n),
-        read: (offset, into, at, n) => region.read(offset, into, at, n)
+        read: (offset, into, at, n) => region.read(offset, into, at, n),
+        gather: (ranges, count, into, at) => Binding.require().gatherRanges(region, ranges, count, into, at)
       })))
     })
 }

@@ -14,6 +14,8 @@ export interface Table {
   readonly blocks: ReadonlyArray<RegisteredBlock>
   readonly targetPageSize: number
   readonly flags: number
+  /** Microseconds that the daemon may wait without sleeping. */
+  readonly busyPollMicros: number
 }
 
 export interface Received {

@@ -26,8 +26,11 @@ const asLinkFailed = (what: string) => (cause: unknown) => {
   return new LinkFailed({ detail: `${what}: ${message}`, code: code ?? "EIO" })
 }
 
-/** The link over a connected stream socket, which it owns from now on. */
-export const fromDescriptor = (addon: Addon, descriptor: Descriptor, peer: string): Link => {
+/**
+ * The link over a connected stream socket, which it owns from now on. `acknowledges`: the peer waits until what it has
+ * sent is acknowledged, as sources do before the switchover; it costs a system call a read.
+ */
+export const fromDescriptor = (addon: Addon, descriptor: Descriptor, peer: string, acknowledges = false): Link => {
   const { READABLE, WRITABLE } = addon.constants
   const { family } = addon.describe(descriptor)
   addon.setNonBlocking(descriptor, true)
@@ -53,7 +56,7 @@ export const fromDescriptor = (addon: Addon, descriptor: Descriptor, peer: strin
     read: (into, offset, length) => {
       const n = addon.read(descriptor, into, offset, length)
       // Delayed acknowledgements would hold up a source that waits for its last bytes to be taken.
-      if (family === "tcp" && n > 0) addon.setSocketOptions(descriptor, { quickAck: true })
+      if (acknowledges && family === "tcp" && n > 0) addon.setSocketOptions(descriptor, { quickAck: true })
       return n
     },
     write: (from, offset, length) => addon.write(descriptor, from, offset, length),
@@ -242,7 +245,7 @@ export const listen = (
         const uri = `tcp:${host}:${port}`
         return {
           uri,
-          accept: Effect.map(accepting(addon, descriptor), (d) => fromDescriptor(addon, d, uri)),
+          accept: Effect.map(accepting(addon, descriptor), (d) => fromDescriptor(addon, d, uri, true)),
           close: closing(descriptor)
         }
       }

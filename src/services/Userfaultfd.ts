@@ -17,6 +17,8 @@ import * as Binding from "../native/Binding.ts"
 export const EVENT_WORDS = 4
 /** Events read in one call. */
 const RING_EVENTS = 256
+/** Pages described to the addon in one call of `copyRun`. */
+const RUN_PAGES = 64
 export const Event = { PageFault: 0x12, Fork: 0x13, Remap: 0x14, Remove: 0x15, Unmap: 0x16 } as const
 /** PAGEFAULT flag: the page is in the memfd and only the mapping is missing. */
 export const FLAG_MINOR = 4
@@ -39,6 +41,18 @@ export interface FaultChannel {
   /** Reads what is pending now into `ring`: a number of events, 0 when there is none, or -errno. */
   readonly drain: () => number
   readonly copy: (address: number, source: Uint8Array, offset: number, length: number) => number
+  /**
+   * Installs neighbouring pages whose bytes lie `stride` apart in `source` from `offset` on: in as few calls of the kernel
+   * as possible. How many of them, from the first, are in place; fewer when the kernel put off or refused the next one.
+   */
+  readonly copyRun: (
+    address: number,
+    source: Uint8Array,
+    offset: number,
+    stride: number,
+    pageSize: number,
+    pages: number
+  ) => number
   readonly zeropage: (address: number, length: number) => number
   readonly continueRange: (address: number, length: number) => number
   readonly wake: (address: number, length: number) => number
@@ -202,6 +216,8 @@ export const serve = (
   memfds: ReadonlyArray<Descriptor>
 ): FaultChannel => {
   const ring = new Float64Array(RING_EVENTS * EVENT_WORDS)
+  // Of kind INSTALL_COPY, which is 0.
+  const run = new Float64Array(RUN_PAGES * addon.VECTOR_WORDS)
   const poller = new addon.FaultPoller(descriptor, ring)
   const views = new Map<string, { readonly region: Region; readonly staged: StagedMemory }>()
   for (const { idstr, length, mode } of blocks) {
@@ -212,6 +228,22 @@ export const serve = (
     attach: (onBurst) => poller.start(onBurst),
     drain: () => addon.readEvents(descriptor, ring),
     copy: (address, source, offset, length) => addon.copy(descriptor, address, source, offset, length, 0),
+    copyRun: (address, source, offset, stride, pageSize, pages) => {
+      let done = 0
+      while (done < pages) {
+        const some = Math.min(pages - done, RUN_PAGES)
+        for (let i = 0, at = 0; i < some; i++, at += addon.VECTOR_WORDS) {
+          run[at] = address + (done + i) * pageSize
+          run[at + 1] = offset + (done + i) * stride
+          run[at + 2] = pageSize
+          run[at + 4] = 0
+        }
+        const n = addon.installPages(descriptor, run, 0, some, source, pageSize)
+        if (n > 0) done += n
+        if (n < some) break
+      }
+      return done
+    },
     zeropage: (address, length) => addon.zeropage(descriptor, address, length, 0),
     continueRange: (address, length) => addon.continueRange(descriptor, address, length, 0),
     wake: (address, length) => addon.wake(descriptor, address, length),

@@ -171,7 +171,22 @@ export const make = (options: Options): Effect.Effect<ModelMemory> =>
           }
           return length
         },
-        zeropage: (address) => place(address, new Uint8Array(hostPageSize)),
+        copyRun: (address, source, offset, stride, pageSize, count) => {
+          for (let i = 0; i < count; i++) {
+            const at = offset + i * stride
+            const n = place(address + i * pageSize, source.slice(at, at + pageSize))
+            if (n === EEXIST) release(address + i * pageSize)
+            else if (n < 0) return i
+          }
+          return count
+        },
+        zeropage: (address, length) => {
+          for (let at = 0; at < length; at += hostPageSize) {
+            const n = place(address + at, new Uint8Array(hostPageSize))
+            if (n < 0) return at > 0 ? at : n
+          }
+          return length
+        },
         continueRange: (address) => place(address, undefined),
         wake: (address) => {
           release(address)

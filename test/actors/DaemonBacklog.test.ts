@@ -25,6 +25,7 @@ const scripted = () => {
     },
     drain: () => 0,
     copy: (_address, _source, _offset, length) => length,
+    copyRun: (_address, _source, _offset, _stride, _pageSize, pages) => pages,
     zeropage: (address, length) => {
       zeroed.push(address)
       return length

@@ -87,7 +87,10 @@ describe("pages that cannot come any more", () => {
 
   it.effect("a page that the kernel refuses is told as ERROR, and is not taken for installed", () =>
     Effect.gen(function*() {
-      const rig = yield* DestinationRig.make({ blocks, wrap: (uffd) => ({ ...uffd, copy: () => -14 }) })
+      const rig = yield* DestinationRig.make({
+        blocks,
+        wrap: (uffd) => ({ ...uffd, copy: () => -14, copyRun: () => 0 })
+      })
       assert.include(yield* failing(rig, rig.feed(rig.page("pc.ram", 2))), "EFAULT")
     }))
 

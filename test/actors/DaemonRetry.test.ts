@@ -20,6 +20,10 @@ const stubborn = () => {
         state.tries++
         return state.refusing ? -11 : uffd.copy(address, source, offset, length)
       },
+      copyRun: (address, source, offset, stride, pageSize, pages) => {
+        state.tries++
+        return state.refusing ? 0 : uffd.copyRun(address, source, offset, stride, pageSize, pages)
+      },
       zeropage: (address, length) => {
         state.tries++
         return state.refusing ? -11 : uffd.zeropage(address, length)

@@ -61,7 +61,21 @@ class ScriptedMemory {
       },
       drain: () => this.#drain(),
       copy: (address, source, offset, length) => this.#place(address, source.slice(offset, offset + length)),
-      zeropage: (address, length) => this.#place(address, new Uint8Array(length)),
+      copyRun: (address, source, offset, stride, size, pages) => {
+        for (let i = 0; i < pages; i++) {
+          const at = offset + i * stride
+          const n = this.#place(address + i * size, source.slice(at, at + size))
+          if (n < 0 && n !== EEXIST) return i
+        }
+        return pages
+      },
+      zeropage: (address, length) => {
+        for (let at = 0; at < length; at += SMALL_PAGE) {
+          const n = this.#place(address + at, new Uint8Array(SMALL_PAGE))
+          if (n < 0) return at > 0 ? at : n
+        }
+        return length
+      },
       continueRange: () => EEXIST,
       wake: () => 0,
       unregister: () => {},

@@ -109,6 +109,12 @@ export class PageTable {
   wants(target: number): boolean {
     return !this.#received.test(target)
   }
+  /** How many target pages from `first` on, at most `most`, are all of use. */
+  wanted(first: number, most: number): number {
+    let n = 0
+    while (n < most && !this.#received.test(first + n)) n++
+    return n
+  }
   /** Whether a target page was asked for, or never will be. */
   isRequested(target: number): boolean {
     return this.#requested.test(target)

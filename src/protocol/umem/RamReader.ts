@@ -155,6 +155,36 @@ export class RamReader {
     }
   }
 
+  /**
+   * After a page or fill: consumes the records behind it that go on where it ends, of the same kind and the same fill
+   * byte, at most `most`, and says how many. Their data lie {@link stride} bytes apart from `dataAt` on. What is no such
+   * record, or not all there, is left for {@link next} to judge.
+   */
+  more(most: number): number {
+    if (this.#stage !== "word") return 0
+    const input = this.#input
+    const { bytes, end } = input
+    const page = (this.#flags & RamFlag.Page) !== 0
+    const low = RamFlag.Continue | (page ? RamFlag.Page : RamFlag.Compress)
+    const size = page ? this.stride : 9
+    const limit = this.#table.length
+    let at = input.start
+    let address = this.address + this.targetPageSize
+    let count = 0
+    for (; count < most && end - at >= size && address < limit; count++, at += size, address += this.targetPageSize) {
+      const word = ((bytes[at + 4]! << 24) | (bytes[at + 5]! << 16) | (bytes[at + 6]! << 8) | bytes[at + 7]!) >>> 0
+      const high = ((bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!) >>> 0
+      if (high * 0x100000000 + word !== address + low || (!page && bytes[at + 8] !== this.byte)) break
+    }
+    input.consume(count * size)
+    return count
+  }
+
+  /** Bytes from the data of a page to that of the next one, where the next record continues the block. */
+  get stride(): number {
+    return 8 + this.targetPageSize
+  }
+
   /** Judges a record's word and chooses what comes next. */
   #readWord(): string | undefined {
     const input = this.#input

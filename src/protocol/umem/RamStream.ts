@@ -45,6 +45,9 @@ export type RamRecord = Page | Fill | MemSize | { readonly _tag: "Eos" }
 /** Bytes of a record but its page data, at most: word, name, and the byte of a fill. */
 export const MAX_RECORD_HEADER = 8 + 1 + MAX_NAME_BYTES + 1
 
+/** The same of a record that continues its block, without a fill's byte: the word alone. */
+export const CONTINUED_HEADER = 8
+
 /** Bytes of one page record, at most. */
 export const maxRecordBytes = (targetPageSize: number): number => MAX_RECORD_HEADER + targetPageSize
 

@@ -7,7 +7,15 @@ export const umem: Dialect = {
   name: "umem",
   encoder: (options) => {
     const { eos, fill, page } = RamStream.encoder(options)
-    return { page, fill, fills: () => true, end: eos, endBytes: 8, headerBytes: RamStream.MAX_RECORD_HEADER }
+    return {
+      page,
+      fill,
+      fills: () => true,
+      continuedBytes: RamStream.CONTINUED_HEADER,
+      end: eos,
+      endBytes: 8,
+      headerBytes: RamStream.MAX_RECORD_HEADER
+    }
   },
   requests: Request.decoder,
   mayEndEarly: true

@@ -1,0 +1,130 @@
+/**
+ * QEMU's own post-copy between two of its processes, where it is installed: the same figures for a guest of the same
+ * size that verifies its memory page by page. TCG, so that it runs where there is no /dev/kvm.
+ */
+import { spawnSync } from "node:child_process"
+import { once } from "node:events"
+import { readFileSync, writeFileSync } from "node:fs"
+import * as net from "node:net"
+import { join } from "node:path"
+import { createInterface } from "node:readline"
+import { fileURLToPath } from "node:url"
+import * as Processes from "./Processes.ts"
+import { scratch } from "./Programs.ts"
+
+const QEMU = "qemu-system-x86_64"
+
+/** Why it cannot run, for the case. */
+export const missing = (): { readonly missing?: string } =>
+  ([[QEMU, "qemu-system-x86"], ["as", "binutils"], ["objcopy", "binutils"]] as const)
+    .filter(([tool]) => spawnSync(tool, ["--version"]).error !== undefined)
+    .map(([tool, name]) => ({ missing: `${tool} is not installed (Debian: ${name})` }))[0] ?? {}
+
+/** The boot sector, assembled; `cfg_start` and `cfg_count` stay as they are: all memory from 2 MiB on. */
+const bootSector = (): string => {
+  const from = fileURLToPath(new URL("./qemu/guest.S", import.meta.url))
+  const object = join(scratch(), "guest.o")
+  const image = join(scratch(), "guest.img")
+  for (
+    const [tool, ...args] of [
+      ["as", "--32", "-o", object, from],
+      ["objcopy", "-O", "binary", "-j", ".text", object, image]
+    ] as const
+  ) {
+    const { status, stderr } = spawnSync(tool, args, { encoding: "utf8" })
+    if (status !== 0) throw new Error(`${tool} refused bench/qemu/guest.S: ${stderr}`)
+  }
+  return image
+}
+
+/** A QMP connection. */
+const monitor = async (path: string) => {
+  let socket: net.Socket
+  for (;;) {
+    socket = net.connect(path)
+    const connected = await Promise.race([
+      once(socket, "connect").then(() => true, () => false),
+      once(socket, "error").then(() => false)
+    ])
+    if (connected) break
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+  const answers: Array<(answer: any) => void> = []
+  createInterface({ input: socket }).on("line", (line) => {
+    const message = JSON.parse(line)
+    if ("return" in message || "error" in message) answers.shift()?.(message)
+  })
+  const ask = (execute: string, args: object = {}): Promise<any> =>
+    new Promise((resolve, reject) => {
+      answers.push((answer) =>
+        "error" in answer ? reject(new Error(`${execute}: ${answer.error.desc}`)) : resolve(answer.return)
+      )
+      socket.write(`${JSON.stringify({ execute, arguments: args })}\n`)
+    })
+  await ask("qmp_capabilities")
+  return { ask, close: () => socket.destroy() }
+}
+
+/** Polls until it is so. */
+const until = async (so: () => Promise<boolean> | boolean): Promise<void> => {
+  while (!(await so())) await new Promise((resolve) => setTimeout(resolve, 5))
+}
+
+let serial = 0
+
+export const migrate = async (mebibytes: number) => {
+  const number = ++serial
+  const at = (name: string) => join(scratch(), `q${number}${name}`)
+  writeFileSync(at("boot"), readFileSync(bootSector()))
+  const machine = (name: string) => [
+    "-machine",
+    "pc,accel=tcg",
+    "-cpu",
+    "qemu64",
+    "-m",
+    `${mebibytes}`,
+    "-display",
+    "none",
+    "-nodefaults",
+    "-serial",
+    `file:${at(`${name}-serial`)}`,
+    "-serial",
+    "null",
+    "-drive",
+    `file=${at("boot")},format=raw,if=ide,snapshot=on`,
+    "-qmp",
+    `unix:${at(`${name}-qmp`)},server=on,wait=off`
+  ]
+  const source = Processes.start(QEMU, machine("s"))
+  const destination = Processes.start(QEMU, [...machine("d"), "-incoming", "defer"])
+  try {
+    const [here, there] = [await monitor(at("s-qmp")), await monitor(at("d-qmp"))]
+    const enable = (capability: string) => ({ capability, state: true })
+    await there.ask("migrate-set-capabilities", {
+      capabilities: [enable("postcopy-ram"), enable("postcopy-blocktime")]
+    })
+    await here.ask("migrate-set-capabilities", { capabilities: [enable("postcopy-ram")] })
+    await here.ask("migrate-set-parameters", { "max-bandwidth": 0, "max-postcopy-bandwidth": 0 })
+    await until(() => readFileSync(at("s-serial"), "utf8").includes("P00000001"))
+    await there.ask("migrate-incoming", { uri: `unix:${at("link")}` })
+    await here.ask("stop")
+    await here.ask("migrate", { uri: `unix:${at("link")}` })
+    // As soon as it may: the pages that the first round has sent by then are few.
+    await until(async () => ["active", "completed"].includes((await here.ask("query-migrate")).status))
+    await here.ask("migrate-start-postcopy")
+    await until(async () => (await there.ask("query-status")).status !== "inmigrate")
+    const begun = performance.now()
+    await there.ask("cont").catch(() => {})
+    await until(async () => (await there.ask("query-migrate")).status === "completed")
+    const totalMs = performance.now() - begun
+    const report = await there.ask("query-migrate")
+    const sent = await here.ask("query-migrate")
+    const requests = sent.ram["postcopy-requests"] as number
+    here.close()
+    there.close()
+    return { totalMs, requests, blockedUsPerPage: requests === 0 ? 0 : report["postcopy-blocktime"] * 1000 / requests }
+  } finally {
+    await source.kill()
+    await destination.kill()
+  }
+}

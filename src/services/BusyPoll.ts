@@ -1,0 +1,109 @@
+/**
+ * Waiting for the next event without sleeping: after a page fault the peer's answer, and then the guest's next fault, come
+ * sooner than a sleeping process is woken up. It yields between two looks and backs off: when others want the CPU, or when
+ * nothing came, the next waits are left out, twice as many each time.
+ *
+ * Hot path: no Effect per page.
+ */
+import type { Descriptor } from "userfaultfd-napi"
+import type { Addon } from "../native/Binding.ts"
+
+/** How long one wait lasts at most, unless configured. Microseconds: some times what a page takes over a local link. */
+export const DEFAULT_MICROS = 50
+/** The most that can be configured: the event loop stands still meanwhile. */
+export const MAX_MICROS = 1000
+/** How long a turn of the event loop may be drawn out by waits: timers and the control plane get theirs. Milliseconds. */
+const TURN_MILLIS = 1
+/** Waits left out in a row, at most. */
+const MOST_SKIPPED = 64
+/** Waits in vain that are no reason to back off: a guest that computes between two faults is one. */
+const PATIENCE = 4
+
+export const Ready = { Nothing: 0, First: 1, Second: 2 } as const
+const CONTENDED = 4
+
+/** Waits for what it was made for; which of them is ready ({@link Ready}, as bits), `Nothing` when it is time to sleep. */
+export type BusyPoll = (wantsWritable?: boolean) => number
+
+/** The backing off alone: over `look`, which waits once. */
+export const backingOff = (look: BusyPoll): BusyPoll => {
+  let skip = 0
+  let penalty = 0
+  let vain = 0
+  const backOff = () => {
+    penalty = Math.min(MOST_SKIPPED, penalty * 2 + 1)
+    skip = penalty
+  }
+  return (wantsWritable) => {
+    if (skip > 0) {
+      skip--
+      return Ready.Nothing
+    }
+    const result = look(wantsWritable)
+    const ready = result < 0 ? Ready.Nothing : result & (Ready.First | Ready.Second)
+    if (result < 0 || (result & CONTENDED) !== 0) backOff()
+    else if (ready !== Ready.Nothing) vain = penalty = 0
+    else if (++vain > PATIENCE) backOff()
+    return ready
+  }
+}
+
+/** Over one or two descriptors, both for reading; the first also for writing where asked. `undefined` for 0 microseconds. */
+export const make = (
+  addon: Addon,
+  micros: number,
+  first: Descriptor,
+  second: Descriptor | null
+): BusyPoll | undefined => {
+  if (micros === 0) return undefined
+  const { READABLE, WRITABLE } = addon.constants
+  const nanos = micros * 1000
+  return backingOff((wantsWritable) =>
+    addon.busyPoll(first, wantsWritable === true ? READABLE | WRITABLE : READABLE, second, READABLE, nanos)
+  )
+}
+
+export interface Lingering {
+  readonly busyPoll: BusyPoll
+  /** Milliseconds of a clock that never goes back. */
+  readonly now: () => number
+  /** When, by that clock, the last event came after which others are near. */
+  readonly since: () => number
+  /** Whether there is anything to wait for. */
+  readonly active: () => boolean
+  /** Whether writing is waited for, too. */
+  readonly wantsWritable?: () => boolean
+  /** Does what a readiness callback would do. */
+  readonly act: (ready: number) => void
+}
+
+/** For how long after an event another one may be near. Milliseconds: a page takes a fraction over a local link. */
+const LINGER_MILLIS = 1
+
+/**
+ * To be called at the end of a readiness callback: waits for what comes next without sleeping, in turns, between which the
+ * event loop gets its own. What is left when it gives up, the event loop's poll finds.
+ */
+export const lingering = ({ act, active, busyPoll, now, since, wantsWritable }: Lingering): () => void => {
+  let immediate = false
+  const turn = () => {
+    const begun = now()
+    for (let at = begun; active() && at - since() < LINGER_MILLIS; at = now()) {
+      if (at - begun > TURN_MILLIS) {
+        immediate = true
+        setImmediate(again)
+        return
+      }
+      const ready = busyPoll(wantsWritable?.())
+      if (ready === Ready.Nothing) return
+      act(ready)
+    }
+  }
+  const again = () => {
+    immediate = false
+    turn()
+  }
+  return () => {
+    if (!immediate) turn()
+  }
+}
