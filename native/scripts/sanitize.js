@@ -1,6 +1,6 @@
-// Runs the addon's tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the package, so that
-// the build in use is left alone. Node is not built with the sanitizers: their runtime is loaded before it. What they find
-// ends the process that did it, and so fails its test.
+// Runs the addon's tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the package, so
+// that the build in use is left alone. Node is not built with the sanitizers: their runtime is loaded before it. What
+// they find ends the process that did it, and so fails its test.
 //
 // First a bug is planted and has to be found: a run that sees nothing because nothing is looking would pass as well.
 "use strict"

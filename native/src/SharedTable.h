@@ -1,7 +1,7 @@
 // The only process-wide state: one locked table of the mappings that environments hold, counted by holder, and of the
-// descriptor numbers that this package owns. Both cross to another environment as a token that holds nothing itself. Of a
-// mapping it names a slot and the generation of its tenant, of a descriptor the group of numbers that were adopted from
-// one another; a token whose tenant or group is gone is recognised for ever.
+// descriptor numbers that this package owns. Both cross to another environment as a token that holds nothing itself. Of
+// a mapping it names a slot and the generation of its tenant, of a descriptor the group of numbers that were adopted
+// from one another; a token whose tenant or group is gone is recognised for ever.
 #pragma once
 
 #include <cstddef>

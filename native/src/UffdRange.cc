@@ -1,10 +1,10 @@
 // The range ioctls of a userfaultfd, one call each. Hot: no allocation, no exception for what the kernel says; the
 // result is the kernel's own result field, so -EEXIST and partial progress reach the caller unchanged.
 //
-// What a registration may cover is checked here: of a userfaultfd that this process opened, only memory of a Region. All
-// other ioctls act on registered ranges alone, so none of them can reach memory that somebody else relies on; MOVE, which
-// takes pages away from its source, checks that too. The addresses of a userfaultfd that came from another process are of
-// that process, and the kernel's to judge.
+// What a registration may cover is checked here: of a userfaultfd that this process opened, only memory of a Region.
+// All other ioctls act on registered ranges alone, so none of them can reach memory that somebody else relies on; MOVE,
+// which takes pages away from its source, checks that too. The addresses of a userfaultfd that came from another
+// process are of that process, and the kernel's to judge.
 
 #include <sys/ioctl.h>
 
