@@ -62,6 +62,10 @@ class SharedTable {
   size_t holders(const Mapping& mapping) const;
   /** The mapping that has all of a range of addresses; null when there is none. */
   std::shared_ptr<Mapping> covering(uint64_t address, uint64_t length) const;
+  /** Notes that some of a mapping is registered, also when its last holder has gone since. */
+  void registered(std::shared_ptr<Mapping> mapping);
+  /** Tells whoever had something registered in a range of addresses that it no longer is. */
+  void unregistered(uint64_t address, uint64_t length);
 
   /** Notes that this package owns a descriptor number; the claim to be given to `disclaim`. */
   uint64_t claim(int fd, const Origin& origin);
@@ -91,6 +95,7 @@ class SharedTable {
   mutable std::mutex lock_;
   std::vector<Slot> slots_;
   std::vector<uint32_t> vacant_;
+  std::vector<std::weak_ptr<Mapping>> registered_;
   std::unordered_map<int, Claim> claims_;
   /** Which numbers are open of a group; groups without any are not listed. */
   std::unordered_map<uint64_t, std::vector<int>> groups_;

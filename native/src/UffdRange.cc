@@ -37,6 +37,7 @@ napi_value registerRange(napi_env env, napi_callback_info info) {
   } else if (const auto mapping = SharedTable::process().covering(request.range.start, request.range.length)) {
     if (uffd->tellsOfUnmappings()) mapping->unmapElsewhere();
     status = mapping->registering(request.range.start, request.range.length, act);
+    if (mapping->kind() == Mapping::Kind::buffer) SharedTable::process().registered(mapping);
   } else {
     return call.failErrno(EFAULT, "ioctl UFFDIO_REGISTER", kForeign);
   }
@@ -50,9 +51,7 @@ napi_value unregisterRange(napi_env env, napi_callback_info info) {
   abi::Range range{call.integer(1, "address"), call.integer(2, "length")};
   if (call.failed()) return nullptr;
   if (ioctl(uffd->fd(), abi::kUnregister, &range) < 0) return call.failErrno(errno, "ioctl UFFDIO_UNREGISTER");
-  if (const auto mapping = SharedTable::process().covering(range.start, range.length)) {
-    mapping->unregistered(range.start, range.length);
-  }
+  SharedTable::process().unregistered(range.start, range.length);
   return call.undefined();
 }
 
