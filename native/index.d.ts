@@ -228,10 +228,10 @@ export interface SelfTestCheck {
 export function selfTest(): ReadonlyArray<SelfTestCheck>
 
 /**
- * UFFDIO_REGISTER (ioctl_userfaultfd(2)): whole pages, MODE_* bits. Returns the range's ioctl bits, a bit an ioctl number
- * (IOCTL_*; bits of later kernels are passed on). With a userfaultfd that was opened in this process the range must lie
- * inside a {@link Region}, which is what keeps a wrong address from stopping the process for ever; the addresses of one
- * that came from another process are of that process.
+ * UFFDIO_REGISTER (ioctl_userfaultfd(2)): whole pages, MODE_* bits. Returns the range's ioctl bits, a bit an ioctl
+ * number (IOCTL_*; bits of later kernels are passed on). With a userfaultfd that was opened in this process the range
+ * must lie inside a {@link Region}, which is what keeps a wrong address from stopping the process for ever; the
+ * addresses of one that came from another process are of that process.
  *
  * MODE_MISSING: anonymous, memfd and hugetlb memory. MODE_MINOR: memfd and hugetlb. MODE_WP: all three.
  * @throws SystemError EFAULT (not inside a Region), EINVAL, EBUSY (another userfaultfd has it), EBADF, ESTALE
@@ -242,9 +242,9 @@ export function unregister(uffd: Descriptor, address: number, length: number): v
 
 /**
  * UFFDIO_COPY (signed): bytes installed or -errno, the kernel's result field. Fewer bytes than asked: it met a present
- * page, go on behind them and get -EEXIST (17, it is there: wake its waiters). -EAGAIN (11): an event is queued, read it
- * first. -ENOENT (2): not registered (any more). -ESRCH (3): the target process is gone. `source` may be unaligned and
- * is pinned during the call. mode: COPY_*.
+ * page, go on behind them and get -EEXIST (17, it is there: wake its waiters). -EAGAIN (11): an event is queued, read
+ * it first. -ENOENT (2): not registered (any more). -ESRCH (3): the target process is gone. `source` may be unaligned
+ * and is pinned during the call. mode: COPY_*.
  */
 export function copy(
   uffd: Descriptor,
@@ -270,9 +270,9 @@ export function wake(uffd: Descriptor, address: number, length: number): number
 export function poison(uffd: Descriptor, address: number, length: number, mode?: number): number
 /**
  * UFFDIO_MOVE (signed, Linux 6.8): moves pages of private anonymous memory to missing ones without copying; bytes or
- * -errno. Needs FEATURE_MOVE. The source must lie inside a {@link Region} of this process, else -EFAULT (14); both sides
- * are of one process, else -EINVAL. -EBUSY (16): a page is pinned or shared (after a fork), -ENOENT (2): the source has no
- * such page and MOVE_ALLOW_SRC_HOLES is not set, -EEXIST (17): the destination has one. mode: MOVE_*.
+ * -errno. Needs FEATURE_MOVE. The source must lie inside a {@link Region} of this process, else -EFAULT (14); both
+ * sides are of one process, else -EINVAL. -EBUSY (16): a page is pinned or shared (after a fork), -ENOENT (2): the
+ * source has no such page and MOVE_ALLOW_SRC_HOLES is not set, -EEXIST (17): the destination has one. mode: MOVE_*.
  */
 export function move(uffd: Descriptor, address: number, sourceAddress: number, length: number, mode: number): number
 /**
@@ -297,12 +297,12 @@ export const VECTOR_WORDS: 6
  * | 4 done | bytes in place; 0 at first, written back |
  * | 5 status | written back: 0, -EEXIST when some page was present already, or the -errno that it stopped at |
  *
- * Carries out the entries from index `from` up to, not including, `to`, and returns how many of them are complete. Fewer
- * than `to - from`: the next entry says in `status` why (-EAGAIN: read the queued events, -ENOENT: the range is gone,
- * -ESRCH: the process is gone); call again with `from` moved on by the result, and it goes on where it stopped.
+ * Carries out the entries from index `from` up to, not including, `to`, and returns how many of them are complete.
+ * Fewer than `to - from`: the next entry says in `status` why (-EAGAIN: read the queued events, -ENOENT: the range is
+ * gone, -ESRCH: the process is gone); call again with `from` moved on by the result, and it goes on where it stopped.
  *
- * A page that is present already counts as done, and its waiters are woken. Neighbours of one kind become one ioctl, also
- * when their bytes lie scattered (as between the headers of a network stream). Zeros of hugetlb memory are copied.
+ * A page that is present already counts as done, and its waiters are woken. Neighbours of one kind become one ioctl,
+ * also when their bytes lie scattered (as between the headers of a network stream). Zeros of hugetlb memory are copied.
  * `pageSize` is that of the range (default: the host's). The vector and the source are read when the call begins.
  * @throws RangeError for an entry that could never be carried out; nothing was done then. -EBADF when closed
  */
@@ -318,12 +318,19 @@ export function installPages(
 /** Words an event takes in the array of {@link readEvents}. */
 export const EVENT_WORDS: 4
 /**
- * Reads pending events in one batch (signed): their number, 0 when none is pending, or -errno.
- * Each takes four numbers: event, a, b, c.
- * PAGEFAULT: flags (PAGEFAULT_FLAG_*), address, thread id (FEATURE_THREAD_ID, else 0) · FORK: the number of the child's
- * userfaultfd, 0, 0 (adopt it, then serve or close it: a child that nobody serves waits for ever; what is not adopted is
- * closed at the end of the environment) ·
- * REMAP: from, to, length · REMOVE, UNMAP: start, end, 0.
+ * Reads pending events in one batch (signed): their number, 0 when none is pending, or -errno. Each takes EVENT_WORDS
+ * numbers, the event (EVENT_*) and a, b, c:
+ *
+ * | event | a | b | c |
+ * | --- | --- | --- | --- |
+ * | PAGEFAULT | flags, PAGEFAULT_FLAG_* | address | thread id (FEATURE_THREAD_ID, else 0) |
+ * | FORK | number of the child's userfaultfd | 0 | 0 |
+ * | REMAP | from | to | length |
+ * | REMOVE, UNMAP | start | end | 0 |
+ *
+ * A fork's number is to be adopted, then served or closed: a child that nobody serves waits for ever. What is not
+ * adopted is closed at the end of the environment.
+ *
  * The kernel gives page faults before removals, whatever came first: read all, apply removals, then serve faults.
  * -ENOTTY (25) when the descriptor is not a userfaultfd.
  */
@@ -349,8 +356,8 @@ export type UffdEvent =
   /** Of a later kernel. */
   | { readonly type: "unknown"; readonly event: number }
 /**
- * The first `count` events of a ring, decoded once: a fork's descriptor is adopted by this. Allocates an object an event;
- * a busy pager reads the words.
+ * The first `count` events of a ring, decoded once: a fork's descriptor is adopted by this. Allocates an object an
+ * event; a busy pager reads the words.
  */
 export function decodeEvents(ring: Float64Array, count: number): Array<UffdEvent>
 
@@ -439,8 +446,8 @@ export class Region {
    */
   static anonymous(length: number, options?: { readonly hugetlb?: number }): Region
   /**
-   * Shared mapping of a new memfd (memfd_create(2)), which is sealed against shrinking and growing, and by the SEAL_* bits
-   * of `seal` once it is mapped (SEAL_FUTURE_WRITE: nobody else maps it for writing). `hugetlb` as of {@link anonymous}.
+   * Shared mapping of a new memfd (memfd_create(2)), which is sealed against shrinking and growing, and by the SEAL_*
+   * bits of `seal` once it is mapped (SEAL_FUTURE_WRITE: nobody else maps it for writing). `hugetlb`: as of `anonymous`.
    * @throws SystemError ENOMEM when the host has no such pages, EBUSY for SEAL_WRITE (this mapping may write)
    */
   static memfd(
@@ -449,8 +456,9 @@ export class Region {
     options?: { readonly hugetlb?: number; readonly seal?: number }
   ): Region
   /**
-   * Shared mapping of an existing descriptor (a second view of a memfd), whole pages of that file. A RangeError when the
-   * file is shorter; one that is not sealed against shrinking must not become so. @throws SystemError ENODEV when it is not a regular file or memfd, EACCES
+   * Shared mapping of an existing descriptor (a second view of a memfd), whole pages of that file. A RangeError when
+   * the file is shorter; one that is not sealed against shrinking must not become so. @throws SystemError ENODEV when
+   * it is not a regular file or memfd, EACCES
    */
   static map(descriptor: Descriptor, offset: number, length: number): Region
   /**
@@ -483,19 +491,20 @@ export class Region {
   fillByte(offset: number, length: number): number
   /**
    * madvise(2) (signed): 0 or -errno; `advice` is MADV_*. -EINVAL for parts of pages and for advice that reaches beyond
-   * the range (hardware poison, guards). With EVENT_REMOVE on it waits until the event is read: never on the serving thread.
+   * the range (hardware poison, guards). With EVENT_REMOVE on it waits until the event is read: never on the serving
+   * thread.
    */
   madvise(offset: number, length: number, advice: number): number
   /** mprotect(PROT_NONE) (signed), whole pages: makes later touches fault with SIGSEGV. */
   protectNone(offset: number, length: number): number
   /**
-   * Lets go of this holder. Idempotent. The last one unmaps; where the range is registered with EVENT_UNMAP that happens
-   * in the background, once its event is read or the userfaultfd is closed.
+   * Lets go of this holder. Idempotent. The last one unmaps; where the range is registered with EVENT_UNMAP that
+   * happens in the background, once its event is read or the userfaultfd is closed.
    */
   close(): void
 }
 
-/** Adds SEAL_* bits to a memfd (F_ADD_SEALS of fcntl(2)). @throws SystemError EPERM (SEAL_SEAL is set), EBUSY, EINVAL */
+/** Adds SEAL_* bits to a memfd (fcntl(2), F_ADD_SEALS). @throws SystemError EPERM (SEAL_SEAL is set), EBUSY, EINVAL */
 export function addSeals(descriptor: Descriptor, seals: number): void
 /** The seals of a memfd, SEAL_* bits. @throws SystemError EINVAL when it is none */
 export function seals(descriptor: Descriptor): number
@@ -523,9 +532,10 @@ export interface ScanOptions {
   readonly reprotect?: boolean
 }
 /**
- * PAGEMAP_SCAN (Linux 6.7, Documentation/admin-guide/mm/pagemap.rst) of an address range of the pagemap's process. `runs`
- * (signed): how many runs of equal pages were written to `into`, or -errno (-ENOTTY (25): no pagemap, or a kernel that has
- * no scan; -EINVAL: parts of pages). `end`: the address that the walk came to, less than asked when `into` was full.
+ * PAGEMAP_SCAN (Linux 6.7, Documentation/admin-guide/mm/pagemap.rst) of an address range of the pagemap's process.
+ * `runs` (signed): how many runs of equal pages were written to `into`, or -errno (-ENOTTY (25): no pagemap, or a
+ * kernel that has no scan; -EINVAL: parts of pages). `end`: the address that the walk came to, less than asked when
+ * `into` was full.
  */
 export function scanPages(
   pagemap: Descriptor,
@@ -537,7 +547,8 @@ export function scanPages(
 
 /**
  * Which pages of a region were written, by whichever thread, without any fault to be served: WP_ASYNC and PAGEMAP_SCAN
- * (Linux 6.7). Runs come as pairs, offset and length in bytes, ascending and merged. Collected or closed, tracking ends.
+ * (Linux 6.7). Runs come as pairs, offset and length in bytes, ascending and merged. Collected or closed, tracking
+ * ends.
  */
 export class DirtyTracker {
   /**
@@ -549,8 +560,8 @@ export class DirtyTracker {
   /** What was written since the start or the last {@link getAndReprotect}. @throws SystemError EBADF when closed */
   get(): Float64Array
   /**
-   * The same, and protects it again: each write is in exactly one result. What was found before a scan failed comes with
-   * the next result. @throws SystemError EBADF when closed
+   * The same, and protects it again: each write is in exactly one result. What was found before a scan failed comes
+   * with the next result. @throws SystemError EBADF when closed
    */
   getAndReprotect(): Float64Array
   /** Idempotent. */
@@ -690,7 +701,8 @@ export function exitNow(status: number): never
 /**
  * execve(2): replaces this process image, all its threads included. `args` follow the program's name, which is `file`,
  * as for child_process.spawn; `env` is the whole environment. Standard input, output and error stay open, and so do the
- * numbers in `keep`. Returns only by throwing, and then nothing has changed. @throws SystemError ENOENT, EACCES, EBADF …
+ * numbers in `keep`. Returns only by throwing, and then nothing has changed. @throws SystemError ENOENT, EACCES, EBADF
+ * …
  */
 export function execute(
   file: string,

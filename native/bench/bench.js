@@ -51,7 +51,7 @@ const copies = ([command, ...args], mode, pages, bursts) => {
 
 const median = (numbers) => [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)]
 
-/** `figure` of both sides: their ratio in each pair and its spread, and that of the best of each, which others disturb least. */
+/** `figure` of both sides: their ratio in each pair, its spread, and that of the best of each, the least disturbed. */
 const compare = (name, unit, floor, ours, figure) => {
   const best = (side) => Math[unit === "µs" ? "min" : "max"](...side.map((each) => each[figure]))
   const ratios = ours.map((each, i) => each[figure] / floor[i][figure])
@@ -98,7 +98,7 @@ const main = async () => {
       () => copies([floorCopies], mode, pages, bursts),
       () => copies(script("copies"), mode, pages, bursts)
     )
-    lines.push(compare(`copy, ${mode}, ${pages} pages`, "pages/s", floor, ours, "perSecond"))
+    lines.push(compare(`copy, ${mode}, ${pages} pages`, "pages/s of CPU", floor, ours, "perSecond"))
   }
   const load = os.loadavg()[0].toFixed(1)
   console.log(

@@ -1,5 +1,5 @@
-// The guest of the fault benchmark: threads that touch missing pages, each its own, and the time of every touch. Whoever
-// has the other end of descriptor 3 serves them; C and Node serve the very same guest.
+// The guest of the fault benchmark: threads that touch missing pages, each its own, and the time of every touch.
+// Whoever has the other end of descriptor 3 serves them; C and Node serve the very same guest.
 //
 // Arguments: threads, pages a thread. Prints one line of JSON.
 #include <fcntl.h>

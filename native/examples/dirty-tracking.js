@@ -1,5 +1,5 @@
-// Incremental snapshots of memory that is in use: the first one has every page, each later one only those that were written
-// since. No fault is served and the writer is never stopped: the kernel takes the notes.
+// Incremental snapshots of memory that is in use: the first one has every page, each later one only those that were
+// written since. No fault is served and the writer is never stopped: the kernel takes the notes.
 //
 //     node examples/dirty-tracking.js
 "use strict"

@@ -2,8 +2,8 @@
 //
 //     node examples/lazy-file.js FILE
 //
-// The main thread serves: it reads the page of the file that a fault asks for and puts it in place. The worker thread only
-// sees memory. It must be another thread than the one that serves, which would otherwise wait for itself.
+// The main thread serves: it reads the page of the file that a fault asks for and puts it in place. The worker thread
+// only sees memory. It must be another thread than the one that serves, which would otherwise wait for itself.
 "use strict"
 
 const fs = require("node:fs")

@@ -1,6 +1,6 @@
 // Two processes: a guest whose memory is empty, and a pager that fills it. The guest registers its memory and sends the
-// userfaultfd over a socket (SCM_RIGHTS); from then on the pager answers its page faults from outside, as the handler of a
-// virtual machine does.
+// userfaultfd over a socket (SCM_RIGHTS); from then on the pager answers its page faults from outside, as the handler
+// of a virtual machine does.
 //
 //     node examples/two-processes.js
 //

@@ -1,5 +1,5 @@
-// Events as objects, for who prefers reading them to counting words. A fork's descriptor gets its owner here, so that it
-// is served or closed and never forgotten.
+// Events as objects, for who prefers reading them to counting words. A fork's descriptor gets its owner here, so that
+// it is served or closed and never forgotten.
 "use strict"
 
 const { constants, Descriptor, EVENT_WORDS } = require("./addon.js")

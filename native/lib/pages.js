@@ -1,5 +1,5 @@
-// Arithmetic of pages. Addresses are beyond 32 bits, so that the bitwise operators, which would be wrong in silence, are
-// not used anywhere here.
+// Arithmetic of pages. Addresses are beyond 32 bits, so that the bitwise operators, which would be wrong in silence,
+// are not used anywhere here.
 "use strict"
 
 const { pageSize: hostPage } = require("./addon.js")

@@ -90,8 +90,8 @@ bool Addon::bind(ClassId id, napi_value self, std::unique_ptr<Handle> handle) {
   return true;
 }
 
-// By what the object wraps instead of by a type tag, which costs ten times as much. What another addon wrapped, or another
-// copy of this one with other layouts, is not the address of a live handle of this environment.
+// By what the object wraps instead of by a type tag, which costs ten times as much. What another addon wrapped, or
+// another copy of this one with other layouts, is not the address of a live handle of this environment.
 Handle* Addon::unwrap(ClassId id, napi_value value) const {
   void* data = nullptr;
   if (napi_unwrap(env_, value, &data) != napi_ok) return nullptr;

@@ -81,7 +81,7 @@ class Addon {
   /** Lets go of buffers whose last holder went away, possibly in another thread. */
   void sweepPins();
 
-  /** A descriptor that came with a fork event has no owner until it is adopted; the end of this environment closes it. */
+  /** A descriptor that came with a fork event has no owner until it is adopted; the environment's end closes it. */
   void noteForked(int fd) { forked_.push_back(fd); }
   void takeForked(int fd) { std::erase(forked_, fd); }
   /** A page-aligned buffer of kScratch bytes, the same every time; null when there is no memory. */

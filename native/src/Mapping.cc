@@ -158,6 +158,7 @@ void Mapping::end() {
     mprotect(reinterpret_cast<void*>(address_ + span.start), span.end - span.start, PROT_READ | PROT_WRITE);
   }
   protected_.clear();
+  registered_.clear();
 }
 
 void Mapping::detach() {

@@ -26,8 +26,8 @@ class Mapping {
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
   /**
-   * Unmaps. Where a registration asked for UNMAP events the kernel makes that wait for their reader, who may be the very
-   * thread that is here, in a finalizer perhaps: a thread of its own waits then.
+   * Unmaps. Where a registration asked for UNMAP events the kernel makes that wait for their reader, who may be the
+   * very thread that is here, in a finalizer perhaps: a thread of its own waits then.
    */
   ~Mapping();
   void unmapElsewhere() { unmapElsewhere_ = true; }

@@ -32,7 +32,7 @@ static_assert(sizeof(PageScan) == 96 && sizeof(PageRun) == 24);
 constexpr unsigned long kPageScan = _IOWR('f', 16, PageScan);
 static_assert(kPageScan == 0xc0606610);
 
-/** kScanCheckWpAsync: EPERM for a range that is not tracked, instead of protecting pages that nobody would unprotect. */
+/** kScanCheckWpAsync: EPERM for a range that is not tracked, instead of protecting what nobody would unprotect. */
 enum ScanFlag : uint64_t { kScanProtect = 1, kScanCheckWpAsync = 2 };
 
 enum Category : uint64_t {

@@ -15,7 +15,7 @@ struct Check {
   bool offered;
 };
 
-/** Tries each ioctl on memory of its own. `whole`: also those that need a second thread. About 0.1 ms, 1 ms when whole. */
+/** Tries each ioctl on memory of its own; `whole`: all of them, one with a second thread (some milliseconds). */
 std::vector<Check> selfTest(bool whole);
 
 }  // namespace uffd

@@ -109,6 +109,26 @@ std::shared_ptr<Mapping> SharedTable::covering(uint64_t address, uint64_t length
   return nullptr;
 }
 
+void SharedTable::registered(std::shared_ptr<Mapping> mapping) {
+  std::lock_guard lock(lock_);
+  std::erase_if(registered_, [&](const auto& each) {
+    return each.expired() || (!each.owner_before(mapping) && !mapping.owner_before(each));
+  });
+  registered_.push_back(mapping);
+}
+
+void SharedTable::unregistered(uint64_t address, uint64_t length) {
+  std::vector<std::shared_ptr<Mapping>> mappings;
+  {
+    std::lock_guard lock(lock_);
+    for (const auto& each : registered_) mappings.push_back(each.lock());
+  }
+  // Outside the lock: one of these may be the last reference, whose end is an unmapping.
+  for (const auto& mapping : mappings) {
+    if (mapping != nullptr) mapping->unregistered(address, length);
+  }
+}
+
 uint64_t SharedTable::claim(int fd, const Origin& origin) {
   std::lock_guard lock(lock_);
   Claim& claim = claims_[fd];

@@ -1,7 +1,7 @@
 // The only process-wide state: one locked table of the mappings that environments hold, counted by holder, and of the
-// descriptor numbers that this package owns. Both cross to another environment as a token that holds nothing itself. Of a
-// mapping it names a slot and the generation of its tenant, of a descriptor the group of numbers that were adopted from
-// one another; a token whose tenant or group is gone is recognised for ever.
+// descriptor numbers that this package owns. Both cross to another environment as a token that holds nothing itself. Of
+// a mapping it names a slot and the generation of its tenant, of a descriptor the group of numbers that were adopted
+// from one another; a token whose tenant or group is gone is recognised for ever.
 #pragma once
 
 #include <cstddef>
@@ -62,6 +62,10 @@ class SharedTable {
   size_t holders(const Mapping& mapping) const;
   /** The mapping that has all of a range of addresses; null when there is none. */
   std::shared_ptr<Mapping> covering(uint64_t address, uint64_t length) const;
+  /** Notes that some of a mapping is registered, also when its last holder has gone since. */
+  void registered(std::shared_ptr<Mapping> mapping);
+  /** Tells whoever had something registered in a range of addresses that it no longer is. */
+  void unregistered(uint64_t address, uint64_t length);
 
   /** Notes that this package owns a descriptor number; the claim to be given to `disclaim`. */
   uint64_t claim(int fd, const Origin& origin);
@@ -91,6 +95,7 @@ class SharedTable {
   mutable std::mutex lock_;
   std::vector<Slot> slots_;
   std::vector<uint32_t> vacant_;
+  std::vector<std::weak_ptr<Mapping>> registered_;
   std::unordered_map<int, Claim> claims_;
   /** Which numbers are open of a group; groups without any are not listed. */
   std::unordered_map<uint64_t, std::vector<int>> groups_;

@@ -1,10 +1,10 @@
 // The range ioctls of a userfaultfd, one call each. Hot: no allocation, no exception for what the kernel says; the
 // result is the kernel's own result field, so -EEXIST and partial progress reach the caller unchanged.
 //
-// What a registration may cover is checked here: of a userfaultfd that this process opened, only memory of a Region. All
-// other ioctls act on registered ranges alone, so none of them can reach memory that somebody else relies on; MOVE, which
-// takes pages away from its source, checks that too. The addresses of a userfaultfd that came from another process are of
-// that process, and the kernel's to judge.
+// What a registration may cover is checked here: of a userfaultfd that this process opened, only memory of a Region.
+// All other ioctls act on registered ranges alone, so none of them can reach memory that somebody else relies on; MOVE,
+// which takes pages away from its source, checks that too. The addresses of a userfaultfd that came from another
+// process are of that process, and the kernel's to judge.
 
 #include <sys/ioctl.h>
 
@@ -37,6 +37,7 @@ napi_value registerRange(napi_env env, napi_callback_info info) {
   } else if (const auto mapping = SharedTable::process().covering(request.range.start, request.range.length)) {
     if (uffd->tellsOfUnmappings()) mapping->unmapElsewhere();
     status = mapping->registering(request.range.start, request.range.length, act);
+    if (mapping->kind() == Mapping::Kind::buffer) SharedTable::process().registered(mapping);
   } else {
     return call.failErrno(EFAULT, "ioctl UFFDIO_REGISTER", kForeign);
   }
@@ -50,9 +51,7 @@ napi_value unregisterRange(napi_env env, napi_callback_info info) {
   abi::Range range{call.integer(1, "address"), call.integer(2, "length")};
   if (call.failed()) return nullptr;
   if (ioctl(uffd->fd(), abi::kUnregister, &range) < 0) return call.failErrno(errno, "ioctl UFFDIO_UNREGISTER");
-  if (const auto mapping = SharedTable::process().covering(range.start, range.length)) {
-    mapping->unregistered(range.start, range.length);
-  }
+  SharedTable::process().unregistered(range.start, range.length);
   return call.undefined();
 }
 

@@ -3,8 +3,8 @@
 // pages do between the headers of a network stream. Progress is written back into the entries, so that a call that
 // stopped (an event is queued, a range is gone) is repeated with the same array and goes on where it was.
 //
-// Hot: no JavaScript and no allocation per page. Every word of an entry is read once, before anything happens: the array
-// may be shared with a thread that changes it meanwhile.
+// Hot: no JavaScript and no allocation per page. Every word of an entry is read once, before anything happens: the
+// array may be shared with a thread that changes it meanwhile.
 
 #include <sys/ioctl.h>
 #include <sys/mman.h>

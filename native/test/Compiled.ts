@@ -1,5 +1,5 @@
-// Small C++ programs of the tests, compiled once a test file into a directory of its own. The package needs the compiler
-// anyway, so the tests may need it too.
+// Small C++ programs of the tests, compiled once a test file into a directory of its own. The package needs the
+// compiler anyway, so the tests may need it too.
 import { spawnSync } from "node:child_process"
 import * as fs from "node:fs"
 import { createRequire } from "node:module"

@@ -4,16 +4,20 @@ import { P, page } from "./Kernel.ts"
 
 const { constants, DirtyTracker, FaultPoller, Poller, Region } = Uffd
 
+/** So much that a region which stays in each cycle is seen in the memory of the process: 256 KiB. */
+const PAGES = 64
+const bytes = page(1, PAGES)
+
 /** `close` false: all of it is left to the end of the environment and to the collector. */
 export const cycle = async (close = true): Promise<void> => {
   const { descriptor: uffd } = Uffd.open({ userModeOnly: true })
-  const region = Region.anonymous(4 * P)
+  const region = Region.anonymous(PAGES * P)
   Uffd.register(uffd, region.address, region.length, constants.MODE_MISSING)
   const poller = new FaultPoller(uffd, new Float64Array(16))
   poller.start(() => {})
   poller.unref()
-  const vector = Float64Array.of(region.address, 0, 2 * P, constants.INSTALL_COPY, 0, 0)
-  Uffd.installPages(uffd, vector, 0, 1, page(1, 2))
+  const vector = Float64Array.of(region.address, 0, PAGES * P, constants.INSTALL_COPY, 0, 0)
+  Uffd.installPages(uffd, vector, 0, 1, bytes)
   region.buffer()
   const shared = Region.memfd("cycle", 4 * P)
   shared.write(0, page(2), 0, P)

@@ -1,5 +1,8 @@
 // Every event of the kernel, from another process: its forks, remappings, unmappings and removals, and its end.
+import { once } from "node:events"
 import * as fs from "node:fs"
+import { createRequire } from "node:module"
+import { Worker } from "node:worker_threads"
 import * as Uffd from "userfaultfd-napi"
 import { afterAll, assert, describe, it } from "vitest"
 import { Bursts, decode } from "./Bursts.ts"
@@ -63,6 +66,34 @@ describe.skipIf(!privileged)("events of another process", () => {
     assert.strictEqual(Uffd.copy(event.descriptor, guest.at(3), page(1), 0, P, 0), ESRCH)
     bursts.close()
     event.descriptor.close()
+    await guest.end()
+  })
+
+  it("whose descriptor nobody adopts close it with the thread that read them", async () => {
+    const guest = await start(constants.FEATURE_EVENT_FORK)
+    const before = fs.readdirSync("/proc/self/fd").length
+    const reader = `
+      const { parentPort, workerData } = require("node:worker_threads")
+      const u = require(workerData.addon)
+      const uffd = u.Descriptor.adopt(workerData.token)
+      const poller = new u.Poller(uffd)
+      poller.watch(u.constants.READABLE, () => {
+        const ring = new Float64Array(u.EVENT_WORDS)
+        u.readEvents(uffd, ring)
+        parentPort.postMessage(ring[1])
+        process.exit(0)
+      })`
+    const addon = createRequire(import.meta.url).resolve("userfaultfd-napi")
+    const worker = new Worker(reader, { eval: true, workerData: { addon, token: guest.uffd.share() } })
+    const read = once(worker, "message") as Promise<[number]>
+    const ended = once(worker, "exit")
+    const status = guest.run("fork", guest.at(2))
+    const [number] = await read
+    assert.isAbove(number, 2)
+    await ended
+    assert.strictEqual(fs.readdirSync("/proc/self/fd").length, before)
+    // Closed, and so the child sees zeros.
+    assert.strictEqual(await status, 0)
     await guest.end()
   })
 

@@ -1,5 +1,6 @@
 // A process of its own whose memory a test serves: it opens a userfaultfd, registers some pages, hands the descriptor
-// over and then does what it is told, one command at a time. It keeps no descriptor of its own, and ends with the socket.
+// over and then does what it is told, one command at a time. It keeps no descriptor of its own, and ends with the
+// socket.
 //
 // Arguments: features of UFFDIO_API, modes of UFFDIO_REGISTER, pages. Descriptor 3: a SOCK_SEQPACKET socket.
 #include <fcntl.h>

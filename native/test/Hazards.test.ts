@@ -37,7 +37,7 @@ const shared = (name: string) => {
 }
 
 describe.skipIf(!available)("hazards", () => {
-  it("a fault read before the removal that caused it: installing fails, the retry must not bring old content", async () => {
+  it("a fault read before the removal behind it: installing fails, the retry must not bring old content", async () => {
     using g = anonymous(2, constants.FEATURE_EVENT_REMOVE)
     Uffd.copy(g.uffd, g.at(0), page(1), 0, P, 0)
     const toucher = await Toucher.start(g.region)

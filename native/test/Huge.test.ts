@@ -1,5 +1,5 @@
-// Huge pages of 2 MiB. The tests add a few to the host's pool and take them back; others may do the same meanwhile, so no
-// number of the pool is taken for granted.
+// Huge pages of 2 MiB. The tests add a few to the host's pool and take them back; others may do the same meanwhile, so
+// no number of the pool is taken for granted.
 import * as fs from "node:fs"
 import * as Uffd from "userfaultfd-napi"
 import { afterAll, assert, beforeAll, describe, it } from "vitest"

@@ -1,5 +1,5 @@
-// What a user does: the packed package installed into an empty project, with a binary in it and without, and what loading
-// it says where it cannot work.
+// What a user does: the packed package installed into an empty project, with a binary in it and without, and what
+// loading it says where it cannot work.
 import { spawnSync } from "node:child_process"
 import * as fs from "node:fs"
 import { createRequire } from "node:module"

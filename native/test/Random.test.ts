@@ -1,5 +1,6 @@
-// Nothing that is thrown at the surface ends the process, touches memory that is nobody's region, or acts on a descriptor
-// of somebody else: a hundred thousand calls of every function, with arguments right, wrong, closed, detached and stale.
+// Nothing that is thrown at the surface ends the process, touches memory that is nobody's region, or acts on a
+// descriptor of somebody else: a hundred thousand calls of every function, with arguments right, wrong, closed,
+// detached and stale.
 import * as fs from "node:fs"
 import * as Uffd from "userfaultfd-napi"
 import { afterAll, assert, describe, it } from "vitest"

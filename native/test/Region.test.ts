@@ -4,7 +4,7 @@ import * as path from "node:path"
 import * as Uffd from "userfaultfd-napi"
 import { assert, describe, it } from "vitest"
 import { collectGarbage } from "./Garbage.ts"
-import { P, page } from "./Kernel.ts"
+import { available, open, P, page } from "./Kernel.ts"
 import { codeOf, thrown } from "./Thrown.ts"
 import { wasmMemory } from "./WasmMemory.ts"
 
@@ -195,6 +195,36 @@ describe("Region", () => {
     await collectGarbage(() => collected)
     assert.isTrue(collected)
   })
+
+  it.skipIf(!available)(
+    "keeps a buffer that is registered, for whoever got its memory next would wait for ever",
+    async () => {
+      let collected = false
+      const registry = new FinalizationRegistry(() => {
+        collected = true
+      })
+      const uffd = open()
+      const make = (): number => {
+        const { buffer } = wasmMemory(1, 1)
+        registry.register(buffer, undefined)
+        const region = Region.ofBuffer(buffer)
+        Uffd.register(uffd, region.address, 8 * P, constants.MODE_MISSING)
+        Uffd.unregister(uffd, region.address + 2 * P, 2 * P)
+        region.close()
+        return region.address
+      }
+      const address = make()
+      await collectGarbage(() => collected)
+      assert.isFalse(collected)
+      const other = Region.anonymous(P)
+      Uffd.unregister(uffd, address, 8 * P)
+      // Looked at whenever a region is let go of.
+      other.close()
+      await collectGarbage(() => collected)
+      assert.isTrue(collected)
+      uffd.close()
+    }
+  )
 
   it("is stale once its ArrayBuffer is detached", () => {
     const buffer = new ArrayBuffer(P)

@@ -1,4 +1,5 @@
-// Descriptors that cross to other threads by token: counted by holder, and a token whose holders are gone stays refused.
+// Descriptors that cross to other threads by token: counted by holder, and a token whose holders are gone stays
+// refused.
 import { once } from "node:events"
 import * as fs from "node:fs"
 import { createRequire } from "node:module"

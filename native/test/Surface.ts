@@ -1,5 +1,5 @@
-// Every function with arguments that are right, and for each kind of parameter what it must refuse. The tests of wrong and
-// of random arguments both read this.
+// Every function with arguments that are right, and for each kind of parameter what it must refuse. The tests of wrong
+// and of random arguments both read this.
 import * as Uffd from "userfaultfd-napi"
 import { available, open, P } from "./Kernel.ts"
 
