@@ -4,13 +4,14 @@
  * what has happened, before the latch the guest goes on at the source, no wrong byte is ever seen, nothing is left over.
  * Whoever is stopped is waited for. All of it: `npm run test:kills`; otherwise every few.
  */
-import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs"
+import { existsSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "vitest"
 import { type Arrow, arrows, type Process } from "./Arrows.ts"
 import * as Host from "./Host.ts"
 import * as Modules from "./Modules.ts"
+import { endDestination, open, openAgain, outcomeOf, reached, send } from "./Remains.ts"
 
 const whole = process.env["POSTCOPY_TEST_WHOLE"] === "1"
 
@@ -23,19 +24,6 @@ const every = signals.flatMap((signal) =>
 )
 /** Every eleventh: each arrow, victim and signal is among them, no two of them always together. */
 const cases = whole ? every : every.filter((_, i) => i % 11 === 3)
-
-const stateOf = (pid: number): string => {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8")
-    return stat.slice(stat.lastIndexOf(")") + 2, stat.lastIndexOf(")") + 3)
-  } catch {
-    return "gone"
-  }
-}
-
-const reached = async (pid: number, ...states: ReadonlyArray<string>): Promise<void> => {
-  while (!states.includes(stateOf(pid))) await new Promise(setImmediate)
-}
 
 /** The pid of the process that has come to the arrow, stopped. */
 const stopped = (...at: ReadonlyArray<Host.Running>): Promise<number> =>
@@ -50,16 +38,6 @@ const stopped = (...at: ReadonlyArray<Host.Running>): Promise<number> =>
       void running.ended.then(({ stderr }) => reject(new Error(`ended before the arrow was reached: ${stderr}`)))
     }
   })
-
-/** What a process has open, without its numbers. */
-const open = (pid: number): ReadonlyArray<string> =>
-  readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
-    try {
-      return [readlinkSync(`/proc/${pid}/fd/${fd}`).replace(/\[\d+\]/, "")]
-    } catch {
-      return [] // the descriptor of the reading itself
-    }
-  }).sort()
 
 const stage = async (arrow: Arrow) => {
   const dir = Host.directory()
@@ -85,26 +63,11 @@ const stage = async (arrow: Arrow) => {
 
 type Stage = Awaited<ReturnType<typeof stage>>
 
-/** False when it has gone: the daemon's work may be done when the source has the EOC. */
-const send = (pid: number, signal: NodeJS.Signals): boolean => {
-  if (["gone", "Z"].includes(stateOf(pid))) return false
-  return process.kill(pid, signal)
-}
-
 const resume = (pid: number) => send(pid, "SIGCONT")
-
-/** What the destination comes to say: complete, or failed with the guest's whereabouts. */
-const outcomeOf = async (to: Host.Running): Promise<string> => {
-  const { error, event } = await to.line(({ event }) => event === "completed" || event === "failed")
-  return event === "completed" ? "completed" : String(error.guest ?? "none")
-}
 
 const nothingLeft = async ({ dir, from, to, witness }: Stage, victim: Process | undefined) => {
   if (victim !== "source") await from.quit()
-  // A destination that has failed before the switchover ends by itself.
-  if (victim !== "destination" && (await Promise.race([to.ended, undefined])) === undefined) {
-    await Promise.race([to.ended, to.quit().catch(() => undefined)])
-  }
+  if (victim !== "destination") await endDestination(to)
   // The daemon has its parent's stderr, whose end `ended` waits for.
   await Promise.all([from.ended, to.ended])
   assert.isFalse(existsSync(witness), "the guest saw a wrong byte")
@@ -137,9 +100,7 @@ const kill = async (arrow: Arrow, victim: Process) => {
       // It never runs here again.
       assert.isDefined((await from.call({ op: "status" })).error)
     }
-    // The control socket's connection for the last answer may still be there.
-    while (open(from.pid).length > before.length) await new Promise(setImmediate)
-    assert.deepEqual(open(from.pid), before)
+    assert.deepEqual(await openAgain(from.pid, before), before)
   }
   if (victim !== "destination") {
     const outcome = await outcomeOf(to)
