@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <unordered_map>
 #include <vector>
 
 namespace uffd {
@@ -107,6 +108,8 @@ class Addon {
   napi_ref constructors_[kClassCount] = {};
   Handle* handles_[kRankCount] = {};
   std::unique_ptr<Handle> constructing_;
+  /** Handles that a JS object of the class owns. */
+  std::unordered_map<Handle*, ClassId> bound_;
   std::vector<Pin> pins_;
   std::vector<int> forked_;
   std::unique_ptr<uint8_t, void (*)(void*)> scratch_{nullptr, std::free};
