@@ -13,7 +13,7 @@
 // installed one in the same manner, through the addon's execve, or through a child process where there is no addon.
 import { spawn } from "node:child_process"
 import { existsSync, readdirSync, readlinkSync } from "node:fs"
-import { createRequire } from "node:module"
+import * as nodeModule from "node:module"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 
@@ -77,7 +77,7 @@ const replaceProcess = (node) => {
   const args = ["--disable-warning=ExperimentalWarning", fileURLToPath(import.meta.url), ...process.argv.slice(2)]
   const descriptors = inherited()
   try {
-    const { execute } = createRequire(import.meta.url)("userfaultfd-napi")
+    const { execute } = nodeModule.createRequire(import.meta.url)("userfaultfd-napi")
     execute(node, args, { ...process.env }, descriptors)
   } catch {
     delegateToChild(node, args, descriptors)
@@ -89,6 +89,9 @@ if (recentEnough()) {
   process.removeAllListeners("warning").on("warning", (warning) => {
     if (warning.name !== "ExperimentalWarning") process.stderr.write(`${warning.name}: ${warning.message}\n`)
   })
+  // What was compiled, and stripped of its types, once need not be so again: half of the time and memory of a start. Beside
+  // the packages, where only their owner writes; where nobody may, there is no cache.
+  nodeModule.enableCompileCache?.(join(here, "..", "node_modules", ".cache", "postcopy"))
   const unbuilt = join(here, "..", "src", "cli", "main.ts")
   // Types are not stripped from files below node_modules: an installed package runs what was compiled.
   const installed = here.includes("/node_modules/") || !existsSync(unbuilt)

@@ -30,7 +30,7 @@ import {
   Refused
 } from "./MigrationError.ts"
 import * as Pipe from "./protocol/umem/Pipe.ts"
-import { rehearse } from "./Rehearsal.ts"
+import { rehearseFor } from "./Rehearsal.ts"
 import type { Report } from "./Report.ts"
 import { RunningGuest } from "./RunningGuest.ts"
 import { DEFAULT_MICROS } from "./services/BusyPoll.ts"
@@ -285,7 +285,7 @@ export const listen = Effect.fnUntraced(function*(
   )
   const guest = new RunningGuest(vcpu, "destination", () => Number(clock.currentTimeNanosUnsafe()) / 1e6)
   // What this process does at the switchover it has done once before, while the daemon starts on another core.
-  const [daemon] = yield* Effect.all([(yield* DaemonProcess).start, rehearse], { concurrency: 2 }).pipe(
+  const [daemon] = yield* Effect.all([(yield* DaemonProcess).start, rehearseFor(links)], { concurrency: 2 }).pipe(
     Effect.mapError(notHere)
   )
   const listener = yield* links.listen(options.from).pipe(Effect.mapError(notHere))

@@ -1,5 +1,5 @@
 /**
- * A migration of a few pages between doubles, in this process. Every actor runs once before it matters: code that has
+ * A migration of a few pages within this process. Every actor runs once before it matters: code that has
  * never run costs milliseconds where a guest waits for microseconds. The daemon rehearses before it says that it is
  * ready, the source while its guest still runs.
  */
@@ -15,34 +15,26 @@ import * as RequestReceiver from "./actors/RequestReceiver.ts"
 import * as SourceSender from "./actors/SourceSender.ts"
 import * as UmemDaemon from "./actors/UmemDaemon.ts"
 import { DaemonFailed } from "./MigrationError.ts"
+import * as Binding from "./native/Binding.ts"
 import * as Pipe from "./protocol/umem/Pipe.ts"
 import { umem } from "./protocol/umem/UmemDialect.ts"
+import * as Stage from "./RehearsalStage.ts"
 import * as DaemonCounters from "./services/DaemonCounters.ts"
-import { fromBytes } from "./services/GuestMemory.ts"
-import * as LinkMemory from "./services/LinkMemory.ts"
+import * as Links from "./services/Links.ts"
+import type { LinksShape } from "./services/Links.ts"
 import * as RateLimit from "./services/RateLimit.ts"
-import * as UserfaultfdMemory from "./services/UserfaultfdMemory.ts"
 
-const PAGE = 4096
-/** Enough that the hot functions have run a few hundred times, few enough to take some ten milliseconds. */
-const PAGES = 256
-
-const rehearsal = Effect.gen(function*() {
+/** Completes when every page has moved and both sides have said goodbye. */
+export const rehearsal = Effect.fnUntraced(function*(stage: Stage.Stage) {
   const clock = yield* Clock.Clock
-  const bytes = new Uint8Array(PAGES * PAGE)
-  // Every other page is uniform: both kinds of record are sent and installed.
-  for (let page = 0; page < PAGES; page += 2) bytes[page * PAGE] = 1
-  const block = fromBytes("rehearsal", bytes)
-  const memory = yield* UserfaultfdMemory.make({ blocks: [block] })
-  const [source, destination] = yield* LinkMemory.pair()
-  const [guestEnd, daemonEnd] = yield* LinkMemory.pair()
+  const { block, blocks, busyPoll, daemonEnd, destination, guestEnd, source, touch, uffd } = stage
 
   const senderInbox = yield* Queue.bounded<SenderMessage>(MAILBOX_CAPACITY)
   const sender = SourceSender.make({
     dialect: umem,
     link: source,
     blocks: [block],
-    targetPageSize: PAGE,
+    targetPageSize: Stage.PAGE,
     background: false,
     rate: RateLimit.make(undefined),
     inbox: senderInbox,
@@ -52,7 +44,7 @@ const rehearsal = Effect.gen(function*() {
     dialect: umem,
     link: source,
     blocks: [block],
-    targetPageSize: PAGE,
+    targetPageSize: Stage.PAGE,
     server: sender,
     sender: senderInbox
   })
@@ -64,7 +56,7 @@ const rehearsal = Effect.gen(function*() {
 
   const daemonInbox = yield* Queue.bounded<DaemonMessage>(MAILBOX_CAPACITY)
   const daemon = yield* UmemDaemon.run({
-    uffd: memory.channel,
+    uffd,
     link: destination,
     channel: Channel.make<DaemonMessage>({
       link: daemonEnd,
@@ -74,9 +66,10 @@ const rehearsal = Effect.gen(function*() {
       ended: () => ({ _tag: "ChannelClosed" })
     }),
     inbox: daemonInbox,
-    blocks: memory.blocks,
-    targetPageSize: PAGE,
+    blocks,
+    targetPageSize: Stage.PAGE,
     flags: 0,
+    busyPoll,
     remainder: new Uint8Array(0),
     counters: new DaemonCounters.DaemonCounters(new ArrayBuffer(DaemonCounters.BYTES))
   }).pipe(Effect.forkScoped({ startImmediately: true }))
@@ -101,14 +94,33 @@ const rehearsal = Effect.gen(function*() {
 
   sender.begin(receiver)
   const sending = yield* Effect.forkScoped(sender.run, { startImmediately: true })
-  for (let page = 0; page < PAGES; page++) yield* memory.read("rehearsal", page)
+  for (let page = 0; page < Stage.PAGES; page++) yield* touch(page)
   yield* Fiber.join(sending)
   yield* Fiber.join(daemon)
 })
 
+const MOST = "1 second"
+
 /** Bounded, and without consequences: a rehearsal that fails changes nothing. */
-export const rehearse: Effect.Effect<void> = rehearsal.pipe(
+export const rehearse: Effect.Effect<void> = Stage.doubles.pipe(
+  Effect.flatMap(rehearsal),
   Effect.scoped,
-  Effect.timeoutOption("1 second"),
+  Effect.timeoutOption(MOST),
   Effect.ignoreCause
 )
+
+/** The same over the kernel; over doubles where there is no userfaultfd, or no addon. */
+export const rehearseWithKernel: Effect.Effect<void> = Effect.suspend(() => {
+  const addon = Binding.load()
+  if (addon === undefined) return rehearse
+  return Stage.kernel(addon).pipe(
+    Effect.flatMap(rehearsal),
+    Effect.scoped,
+    Effect.timeoutOption(MOST),
+    Effect.catchCause(() => rehearse)
+  )
+})
+
+/** On what the migration itself will run. */
+export const rehearseFor = (links: LinksShape): Effect.Effect<void> =>
+  links === Links.native ? rehearseWithKernel : rehearse

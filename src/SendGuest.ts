@@ -32,7 +32,7 @@ import { OutgoingMigration } from "./OutgoingMigration.ts"
 import type { RamBlock } from "./protocol/RamBlock.ts"
 import * as Savevm from "./protocol/umem/Savevm.ts"
 import { umem } from "./protocol/umem/UmemDialect.ts"
-import { rehearse } from "./Rehearsal.ts"
+import { rehearseFor } from "./Rehearsal.ts"
 import type { Report } from "./Report.ts"
 import type { RunningGuest } from "./RunningGuest.ts"
 import * as BusyPoll from "./services/BusyPoll.ts"
@@ -106,7 +106,7 @@ const untilLatch = Effect.fnUntraced(function*(
   const clock = yield* Clock.Clock
   const links = yield* Links
   const memory = yield* GuestMemory
-  yield* rehearse
+  yield* rehearseFor(links)
   const connecting = links.connect(to).pipe(
     Effect.timeoutOrElse({
       duration: settings.connectMillis,

@@ -9,7 +9,7 @@ import { type DaemonMessage, MAILBOX_CAPACITY } from "./actors/Mailboxes.ts"
 import * as PipeMessages from "./actors/PipeMessages.ts"
 import * as UmemDaemon from "./actors/UmemDaemon.ts"
 import * as Binding from "./native/Binding.ts"
-import { rehearse } from "./Rehearsal.ts"
+import { rehearseWithKernel } from "./Rehearsal.ts"
 import * as BusyPoll from "./services/BusyPoll.ts"
 import * as DaemonCounters from "./services/DaemonCounters.ts"
 import * as Handover from "./services/Handover.ts"
@@ -30,7 +30,7 @@ const main = Effect.gen(function*() {
   const { goodbyeMillis } = yield* Settings
   const handoverSocket = addon.Descriptor.adopt(HANDOVER_FD)
   const channelSocket = addon.Descriptor.adopt(CHANNEL_FD)
-  yield* rehearse
+  yield* rehearseWithKernel
   Handover.sendReady(addon, handoverSocket)
   const received = yield* Handover.receive(addon, handoverSocket)
   if (received === undefined) return 0

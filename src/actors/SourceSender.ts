@@ -175,7 +175,8 @@ export const make = (options: Options): SourceSender => {
   const quick = urgent === undefined ? main : lane(urgent.link, urgent.encoder, () => true)
 
   const watch = (writable: boolean) => {
-    link.watch(!requests.ended(), writable && main.pending() > 0)
+    // With nothing pending a turn is over, not the work: the next one begins as soon as the link takes more.
+    link.watch(!requests.ended(), writable && (main.pending() > 0 || quick.pending() === 0))
     if (urgent !== undefined) urgent.link.watch(false, writable && quick.pending() > 0)
   }
 

@@ -8,6 +8,8 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { spawn } from "node:child_process"
+import * as nodeModule from "node:module"
+import { dirname } from "node:path"
 import { fileURLToPath } from "node:url"
 import type { Region } from "userfaultfd-napi"
 import { DaemonFailed, Unsupported } from "../MigrationError.ts"
@@ -57,6 +59,18 @@ const entry = fileURLToPath(
   new URL(`../daemon${import.meta.url.slice(import.meta.url.lastIndexOf("."))}`, import.meta.url)
 )
 
+/** A daemon allocates little after its start: a small young generation is enough, and saves 10 MiB. */
+const LEAN = ["--max-semi-space-size=1"]
+
+/** What this process has compiled already, which is nearly all of the daemon's code, where there is a cache. */
+const cached = (): Readonly<Record<string, string>> => {
+  const directory = nodeModule.getCompileCacheDir?.()
+  if (directory === undefined) return {}
+  nodeModule.flushCompileCache()
+  // Given as it was when it was enabled: without the part that names Node's version, which Node adds.
+  return { NODE_COMPILE_CACHE: dirname(directory) }
+}
+
 const native: DaemonProcessShape = {
   start: Effect.gen(function*() {
     const addon = Binding.load()
@@ -79,9 +93,10 @@ const native: DaemonProcessShape = {
     )
     const child = yield* Effect.try({
       try: () =>
-        spawn(process.execPath, [entry], {
+        spawn(process.execPath, [...LEAN, entry], {
           // A session of its own: Ctrl-C at the terminal reaches the whole foreground group, and must not reach this.
           detached: true,
+          env: { ...process.env, ...cached() },
           stdio: ["ignore", "ignore", "inherit", channelThere.fd, handoverThere.fd]
         }),
       catch: (cause) => new DaemonFailed({ detail: `cannot start the umem daemon: ${(cause as Error).message}` })

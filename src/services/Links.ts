@@ -30,7 +30,8 @@ export interface LinksShape {
   readonly listen: (uri: string) => Effect.Effect<Listener, LinkError, Scope.Scope>
 }
 
-const native: LinksShape = {
+/** Over the kernel. */
+export const native: LinksShape = {
   connect: Effect.fnUntraced(function*(to) {
     const addon = Binding.load()
     if (typeof to !== "string") {

@@ -28,6 +28,7 @@ export interface Options {
   readonly blocks: Readonly<Record<string, Uint8Array>>
   readonly background?: boolean
   readonly maxBandwidth?: number
+  readonly prefault?: SourceSender.Prefault
   readonly link?: LinkMemory.Options
   /** Replaces the source's end of the link. */
   readonly wrap?: (link: Link) => Link
@@ -47,7 +48,17 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   const inbox = yield* Queue.bounded<SenderMessage>(MAILBOX_CAPACITY)
   const rate = RateLimit.make(maxBandwidth)
   const now = () => clock.currentTimeMillisUnsafe()
-  const sender = SourceSender.make({ dialect: umem, link, blocks, targetPageSize: PAGE, background, rate, inbox, now })
+  const sender = SourceSender.make({
+    dialect: umem,
+    link,
+    blocks,
+    targetPageSize: PAGE,
+    background,
+    rate,
+    inbox,
+    now,
+    prefault: options.prefault ?? { forward: 0, backward: 0 }
+  })
   const receiver = RequestReceiver.make({
     dialect: umem,
     link,

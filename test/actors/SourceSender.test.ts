@@ -37,6 +37,55 @@ describe("the source's page stream", () => {
       assert.isBelow(rig.seen.bytes, 47 * PAGE + 47 * 9 + 2 * 10 + 32)
     }))
 
+  it.effect("goes on turn after turn over a link that takes everything at once", () =>
+    Effect.gen(function*() {
+      const rig = yield* SourceRig.make({
+        blocks: { "pc.ram": blockOf("pc.ram", 400) },
+        link: { capacity: 4 * 1024 * 1024 }
+      })
+      yield* rig.begin
+      yield* until("the end of the stream", () => rig.seen.eos > 0)
+      assert.deepStrictEqual(rig.pagesOf("pc.ram"), range(400))
+    }))
+
+  it.effect("goes on behind the page last asked for", () =>
+    Effect.gen(function*() {
+      const rig = yield* SourceRig.make({ blocks: { "pc.ram": blockOf("pc.ram", 400) } })
+      rig.reading(false)
+      yield* rig.begin
+      rig.ask("pc.ram", 300, 200)
+      yield* settle
+      rig.reading(true)
+      // The background waits until the guest has been quiet for a moment.
+      for (let i = 0; i < 5; i++) {
+        yield* TestClock.adjust(1)
+        yield* settle
+      }
+      yield* until("the end of the stream", () => rig.seen.eos > 0)
+      const pages = rig.pagesOf("pc.ram")
+      assert.deepStrictEqual(pages.toSorted((a, b) => a - b), range(400))
+      const at = pages.indexOf(300)
+      assert.deepStrictEqual(pages.slice(at, at + 5), [300, 200, 201, 202, 203])
+    }))
+
+  it.effect("runs ahead of each page asked for, forward first, within the block, and nothing twice", () =>
+    Effect.gen(function*() {
+      const rig = yield* SourceRig.make({
+        blocks: { "pc.ram": blockOf("pc.ram", 20) },
+        background: false,
+        prefault: { forward: 3, backward: 2 }
+      })
+      yield* rig.begin
+      rig.ask("pc.ram", 10)
+      yield* settle
+      assert.deepStrictEqual(rig.pagesOf("pc.ram"), [10, 11, 12, 13, 9, 8])
+      rig.ask("pc.ram", 18, 0)
+      yield* settle
+      assert.deepStrictEqual(rig.pagesOf("pc.ram").slice(6), [18, 0, 19, 1, 2, 3, 17, 16])
+      const { background, onDemand } = rig.sender.progress()
+      assert.deepStrictEqual({ background, onDemand }, { background: 11, onDemand: 3 })
+    }))
+
   it.effect("B02: completes only after EOC, also when EOC comes with every page already sent", () =>
     Effect.gen(function*() {
       const rig = yield* SourceRig.make({ blocks: two })
