@@ -341,6 +341,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     }
     if (!all) return
     completeTold = true
+    counters.set("complete", 1)
     wake()
   }
 
