@@ -219,6 +219,8 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
       states.requested(pages.targetBase + pages.table.newTargets[i]!)
     }
     if (!backlog.open) {
+      // Not asked for yet: should the guest give the page back meanwhile, the source has to be told.
+      pages.table.unrequest()
       backlog.noteFault(pages, host)
       return
     }
