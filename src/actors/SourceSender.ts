@@ -145,8 +145,9 @@ export const make = (options: Options): SourceSender => {
   /** Where pages that were asked for go. */
   const quick = urgent === undefined ? main : lane(urgent.link, urgent.encoder, () => true)
 
-  const watch = (writable: boolean) => {
-    link.watch(true, writable && main.pending() > 0)
+  /** `goOn`: there is more to send than what is encoded, and the link may take it at once. */
+  const watch = (writable: boolean, goOn = false) => {
+    link.watch(true, writable && (goOn || main.pending() > 0))
     if (urgent !== undefined) urgent.link.watch(false, writable && quick.pending() > 0)
   }
 
@@ -312,7 +313,7 @@ export const make = (options: Options): SourceSender => {
       if (failure !== undefined) break
       turn -= n
       if (n === 0 && main.pending() + quick.pending() > 0 || turn <= 0) {
-        watch(true)
+        watch(true, turn <= 0)
         break
       }
     }

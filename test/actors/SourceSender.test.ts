@@ -37,6 +37,18 @@ describe("the source's page stream", () => {
       assert.isBelow(rig.seen.bytes, 47 * PAGE + 47 * 9 + 2 * 10 + 32)
     }))
 
+  it.effect("goes on after a turn that ended with everything written, though nobody asks for anything", () =>
+    Effect.gen(function*() {
+      const rig = yield* SourceRig.make({
+        blocks: { "pc.ram": blockOf("pc.ram", 400) },
+        // More than a turn's bytes: the link takes all of them at once.
+        link: { capacity: 2 * 1024 * 1024 }
+      })
+      yield* rig.begin
+      yield* until("the end of the stream", () => rig.seen.eos > 0)
+      assert.strictEqual(rig.arrived.length, 400)
+    }))
+
   it.effect("B02: completes only after EOC, also when EOC comes with every page already sent", () =>
     Effect.gen(function*() {
       const rig = yield* SourceRig.make({ blocks: two })
