@@ -172,19 +172,23 @@ const takeOver = Effect.fnUntraced(function*(
   )
 
   const starting = Effect.gen(function*() {
-    yield* vcpu.restore(loaded.deviceState).pipe(Effect.mapError((error) => failedHere("none")(guestFailed(error))))
+    guest.mayRun = true
+    yield* vcpu.restore(loaded.deviceState).pipe(Effect.mapError((error) => {
+      guest.mayRun = false
+      return failedHere("none")(guestFailed(error))
+    }))
     times.resumed = yield* millis
     guest.downtimeMs = times.firstByte === undefined ? undefined : times.resumed - times.firstByte
     guest.opened()
     Deferred.doneUnsafe(running, Exit.void)
   })
   const ending = Fiber.join(handler).pipe(
-    Effect.mapError((reason) => failedHere(daemon.counters.missing() > 0 ? "parked" : "destination")(reason))
+    Effect.mapError((reason) => failedHere(daemon.counters.complete() ? "destination" : "parked")(reason))
   )
   // Whichever side fails first is the failure; the guest may be done with its first steps long before the pages are.
   yield* Effect.all([starting, ending], { concurrency: "unbounded", discard: true })
   times.completed = yield* millis
-  if (daemon.counters.missing() > 0) {
+  if (!daemon.counters.complete()) {
     return yield* parked(new DaemonFailed({ detail: "the umem daemon ended with pages missing" }))
   }
   yield* Effect.timeoutOption(daemon.exited, settings.goodbyeMillis)
@@ -232,8 +236,8 @@ const incoming = Effect.fnUntraced(function*(
   yield* takeOver(options, guest, daemon, { inbox, channel }, link, loaded, times, running).pipe(
     Effect.onExit((exit) =>
       Effect.sync(() => {
-        const complete = Exit.isSuccess(exit) || (times.resumed !== undefined && daemon.counters.missing() === 0)
-        loaded.registration.release(complete)
+        // What counts is what is installed: with one page on its way the userfaultfd must stay open.
+        loaded.registration.release(Exit.isSuccess(exit) || daemon.counters.complete())
       })
     )
   )

@@ -51,6 +51,11 @@ export class RunningGuest implements GuestHandle {
   states: () => PageStates | undefined = () => undefined
   /** Whether the source has been silent for too long, told by the owner of the clock. */
   stalled: () => boolean = () => false
+  /**
+   * At a destination: whether the guest may be running. True from before its device state is given to its thread, whose
+   * answer comes later than its first step; false again only when the thread has refused it.
+   */
+  mayRun = false
   /** Called with each answer the guest gave. */
   onAnswer: () => void = () => {}
 

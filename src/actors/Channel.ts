@@ -6,6 +6,7 @@
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
+import * as Semaphore from "effect/Semaphore"
 import { errnoName } from "../native/Errno.ts"
 import * as Pipe from "../protocol/umem/Pipe.ts"
 import { AGAIN, type Link } from "../services/Link.ts"
@@ -39,6 +40,8 @@ export const make = <M>({ ended, from, link, mailbox, toMessage }: Options<M>): 
   let writable: Deferred.Deferred<void> | undefined
   /** Messages decoded while the mailbox was full. */
   let held: M | undefined
+  /** Held by whoever is writing a message: two may send at once, and a message is written whole. */
+  const writing = Semaphore.makeUnsafe(1)
 
   const watch = () => {
     if (!closed) link.watch(reading && held === undefined, writable !== undefined)
@@ -110,7 +113,7 @@ export const make = <M>({ ended, from, link, mailbox, toMessage }: Options<M>): 
           } else return false
         }
         return true
-      }),
+      }).pipe(writing.withPermit),
     resume: () => {
       if (held !== undefined) {
         const message = held

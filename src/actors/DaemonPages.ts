@@ -233,6 +233,8 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
       states.requested(pages.targetBase + pages.table.newTargets[i]!)
     }
     if (!backlog.open) {
+      // Not asked for yet: should the guest give the page back meanwhile, the source has to be told.
+      pages.table.unrequest()
       backlog.noteFault(pages, host)
       return
     }
@@ -420,6 +422,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     }
     if (!all) return
     completeTold = true
+    counters.set("complete", 1)
     wake()
   }
 

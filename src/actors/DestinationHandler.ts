@@ -4,6 +4,7 @@
  * or the end of the channel before QUIT, means that pages will not come: that is its failure, and the guest stays parked.
  */
 import * as Effect from "effect/Effect"
+import * as Latch from "effect/Latch"
 import * as Queue from "effect/Queue"
 import { DaemonFailed, type Reason } from "../MigrationError.ts"
 import * as Pipe from "../protocol/umem/Pipe.ts"
@@ -47,8 +48,22 @@ export const awaitReady = (inbox: Queue.Dequeue<HandlerMessage>): Effect.Effect<
 export const run = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<void, Reason> {
   const { channel, daemonError, hostPages, inbox, prefault } = options
   let state = PisState.initial
-  /** Pages touched in this turn, told together at its end. */
-  let touched: Array<Float64Array> = []
+  /** Pages to be touched, and whether the daemon is to hear of it: each of the guest's at most once, as it is installed. */
+  const triggered: Array<{ readonly pages: Float64Array; tell: boolean }> = []
+  const untouched = Latch.makeUnsafe(false)
+
+  // A touch may wait as long as the guest itself, and for ever when the daemon is gone: whoever waits for it must not be
+  // the one who is told of that.
+  const touching = Effect.gen(function*() {
+    while (true) {
+      yield* untouched.await
+      untouched.closeUnsafe()
+      for (let next = triggered.shift(); next !== undefined; next = triggered.shift()) {
+        yield* prefault(next.pages)
+        if (next.tell && !PisState.isQuitQueued(state)) yield* channel.send(Pipe.pageFaulted(next.pages))
+      }
+    }
+  })
 
   /** Carries out what a transition asks for. `pages` are the event's, if it has any. */
   const advance = (event: PisState.PisEvent, pages: Float64Array, reason: () => Reason): Effect.Effect<void, Reason> =>
@@ -58,17 +73,11 @@ export const run = Effect.fnUntraced(function*(options: Options): Effect.fn.Retu
       for (const action of actions) {
         switch (action) {
           case "TouchPages":
-            yield* prefault(pages)
+            triggered.push({ pages, tell: false })
             break
           case "CollectFaulted":
-            touched.push(pages)
+            triggered[triggered.length - 1]!.tell = true
             break
-          case "FlushFaulted": {
-            const faulted = touched
-            touched = []
-            for (const list of faulted) yield* channel.send(Pipe.pageFaulted(list))
-            break
-          }
           case "QueueUnmapped":
             yield* channel.send(Pipe.pageUnmapped(pages))
             break
@@ -80,6 +89,7 @@ export const run = Effect.fnUntraced(function*(options: Options): Effect.fn.Retu
             return yield* reason()
         }
       }
+      if (triggered.length > 0) untouched.openUnsafe()
     })
 
   const handle = (message: HandlerMessage): Effect.Effect<void, Reason> => {
@@ -103,11 +113,15 @@ export const run = Effect.fnUntraced(function*(options: Options): Effect.fn.Retu
     }
   }
 
-  while (!PisState.isQuitSent(state)) {
-    for (const message of yield* Queue.takeBetween(inbox, 1, BATCH)) yield* handle(message)
-    yield* advance({ _tag: "TurnEnd" }, none, daemonError)
-    channel.resume()
-  }
+  const messages = Effect.gen(function*() {
+    while (!PisState.isQuitSent(state)) {
+      for (const message of yield* Queue.takeBetween(inbox, 1, BATCH)) yield* handle(message)
+      yield* advance({ _tag: "TurnEnd" }, none, daemonError)
+      channel.resume()
+    }
+  })
+
+  yield* Effect.raceFirst(messages, touching)
 })
 
 const none = new Float64Array(0)

@@ -137,10 +137,7 @@ export class RequestBacklog {
       for (let host = suspended.nextSet(0); host >= 0 && this.open; host = suspended.nextSet(host + 1)) {
         suspended.clear(host)
         this.#noted--
-        const targets: Array<number> = []
-        const end = table.endTarget(host)
-        for (let target = table.firstTarget(host); target < end; target++) if (table.wants(target)) targets.push(target)
-        if (targets.length > 0) this.ask(pages, targets)
+        if (table.prefetch(host)) this.ask(pages, table.newTargets)
       }
     }
   }

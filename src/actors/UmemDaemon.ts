@@ -13,6 +13,7 @@
  */
 import * as Effect from "effect/Effect"
 import { identity } from "effect/Function"
+import * as Latch from "effect/Latch"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import * as Pipe from "../protocol/umem/Pipe.ts"
@@ -61,6 +62,8 @@ export const run = Effect.fnUntraced(function*(options: Options): Effect.fn.Retu
   const faultRequests = (flags & 1) !== 0
   let state = UmemState.initial
   let detail = ""
+  /** Open while there is something to say to the guest's side. */
+  const unsaid = Latch.makeUnsafe(false)
 
   const wake = () => {
     Queue.offerUnsafe(inbox, { _tag: "Wake" })
@@ -76,31 +79,36 @@ export const run = Effect.fnUntraced(function*(options: Options): Effect.fn.Retu
     })
   )
 
+  /** The last message for the guest's side, QUIT or ERROR, and whether it was taken, once that is known. */
+  let farewell: Uint8Array | undefined
+  let delivered: boolean | undefined
+
   /** Carries out what a transition asks for. */
-  const apply = (event: UmemState.UmemEvent): Effect.Effect<void> =>
-    Effect.gen(function*() {
-      const { actions, state: next } = UmemState.transition(state, event)
-      state = next
-      for (const action of actions) {
-        switch (action) {
-          case "QueueEoc":
-            pages.queueEoc()
-            break
-          case "QueueQuit":
-            yield* tell(Pipe.quit("daemon"))
-            break
-          case "QueueError":
-            counters.setFailure(detail)
-            yield* tell(Pipe.error())
-            break
-        }
+  const apply = (event: UmemState.UmemEvent) => {
+    const { actions, state: next } = UmemState.transition(state, event)
+    state = next
+    for (const action of actions) {
+      switch (action) {
+        case "QueueEoc":
+          pages.queueEoc()
+          break
+        case "QueueQuit":
+          say(Pipe.quit("daemon"))
+          break
+        case "QueueError":
+          counters.setFailure(detail)
+          say(Pipe.error())
+          break
       }
-    })
+    }
+  }
 
-  const tell = (bytes: Uint8Array) =>
-    Effect.flatMap(channel.send(bytes), (sent) => apply({ _tag: sent ? "ChannelWritten" : "ChannelBroken" }))
+  const say = (bytes: Uint8Array) => {
+    farewell ??= bytes
+    unsaid.openUnsafe()
+  }
 
-  const handle = (message: DaemonMessage): Effect.Effect<void> => {
+  const handle = (message: DaemonMessage) => {
     switch (message._tag) {
       case "Quit":
         pages.stopServing()
@@ -110,44 +118,68 @@ export const run = Effect.fnUntraced(function*(options: Options): Effect.fn.Retu
         return apply({ _tag: "ChannelBroken" })
       case "PageFaulted":
       case "PageUnmapped":
-        pages.taken(message.pages)
-        return Effect.void
+        return pages.taken(message.pages)
       case "Ready":
       case "Wake":
-        return Effect.void
+        return
     }
   }
 
   yield* channel.send(Pipe.ready("daemon"))
   // `r` says that the guest's process has let go of the link: only now two readers cannot disturb each other.
-  yield* Effect.flatMap(Queue.take(inbox), (first) => first._tag === "Ready" ? Effect.void : handle(first))
+  const first = yield* Queue.take(inbox)
+  if (first._tag !== "Ready") handle(first)
   pages.begin(options.remainder)
 
-  while (!UmemState.isFinished(state) && !UmemState.isFailed(state)) {
+  // What is written to the channel is written here, apart from what reads it: the guest's side answers each TRIGGER, and two
+  // who both wait for the other to read wait for ever.
+  yield* Effect.forkScoped(
+    Effect.gen(function*() {
+      while (delivered === undefined) {
+        yield* unsaid.await
+        unsaid.closeUnsafe()
+        while (farewell === undefined && pages.hasTriggers()) {
+          if (!(yield* channel.send(Pipe.triggerPageFault(pages.takeTriggers(MAX_TRIGGER_PAGES))))) break
+        }
+        if (farewell === undefined) continue
+        delivered = yield* channel.send(farewell)
+        wake()
+      }
+    }),
+    { startImmediately: true }
+  )
+
+  let told = false
+  while (!UmemState.isFinished(state) && !(UmemState.isFailed(state) && told)) {
     const messages = yield* Queue.takeBetween(inbox, 1, BATCH).pipe(
       // A guest that is gone needs nothing more; a source that does not say EOS then is not waited for.
       quitting(state)
         ? Effect.timeoutOrElse({ duration: settings.goodbyeMillis, orElse: () => Effect.succeed([gone]) })
         : identity
     )
-    for (const message of messages) yield* message === gone ? apply({ _tag: "LinkLost" }) : handle(message)
+    for (const message of messages) {
+      if (message === gone) apply({ _tag: "LinkLost" })
+      else handle(message)
+    }
     channel.resume()
+    if (delivered !== undefined && !told) {
+      told = true
+      apply({ _tag: delivered ? "ChannelWritten" : "ChannelBroken" })
+    }
     const failure = pages.failure()
     if (failure !== undefined && detail === "") {
       detail = failure.detail
-      yield* apply({ _tag: failure.lost ? "LinkLost" : "InstallFailed" })
+      apply({ _tag: failure.lost ? "LinkLost" : "InstallFailed" })
     }
-    while (faultRequests && pages.hasTriggers() && UmemState.sendsTriggers(state)) {
-      if (!(yield* channel.send(Pipe.triggerPageFault(pages.takeTriggers(MAX_TRIGGER_PAGES))))) break
-    }
+    if (faultRequests && pages.hasTriggers() && UmemState.sendsTriggers(state)) unsaid.openUnsafe()
     if (pages.endOfStream()) {
       if (!pages.complete() && detail === "") {
         detail = `the source ended the page stream with ${counters.missing()} pages missing`
       }
-      yield* apply({ _tag: "Eos", complete: pages.complete() })
+      apply({ _tag: "Eos", complete: pages.complete() })
     }
-    if (faultRequests && pages.takenAll()) yield* apply({ _tag: "AllComplete" })
-    if (pages.eocWritten()) yield* apply({ _tag: "LinkWritten" })
+    if (faultRequests && pages.takenAll()) apply({ _tag: "AllComplete" })
+    if (pages.eocWritten()) apply({ _tag: "LinkWritten" })
   }
   return UmemState.isFailed(state) ? { _tag: "Failed", detail } : { _tag: "Finished" }
 })

@@ -24,7 +24,9 @@ const slots = {
   /** Page requests not answered yet. */
   outstanding: 10,
   /** Milliseconds of the daemon's clock at the last byte from the source. */
-  lastHeardMillis: 11
+  lastHeardMillis: 11,
+  /** 1 once every host page is installed or removed; data that has only arrived is not enough. */
+  complete: 12
 } as const
 
 export type Slot = keyof typeof slots
@@ -105,9 +107,13 @@ export class DaemonCounters {
     }
     return Array.from(octaves, (count) => count ?? 0)
   }
-  /** Target pages not received and not removed. */
+  /** Target pages not received and not removed; one received may still wait to be installed. */
   missing(): number {
     return Math.max(0, this.get("total") - this.get("onDemand") - this.get("background") - this.get("removed"))
+  }
+  /** Whether the guest can do without its daemon. */
+  complete(): boolean {
+    return this.get("complete") === 1
   }
   /** Microseconds below which the fraction `q` of the faults were answered; null when there were none. */
   percentile(q: number): number | null {

@@ -21,9 +21,14 @@ export interface Options {
   readonly latencyMillis?: number
 }
 
+/** Chunks read to their end that are kept before all of them are dropped. */
+const MANY_CHUNKS = 1024
+
 /** One direction. */
 interface Half {
   readonly chunks: Array<{ readonly bytes: Uint8Array; at: number; readonly due: number }>
+  /** Of the chunks, the first that has not been read to its end. */
+  first: number
   held: number
   ended: boolean
   broken: boolean
@@ -35,7 +40,7 @@ export interface MemoryLink extends Link {
   readonly closed: () => boolean
 }
 
-const half = (): Half => ({ chunks: [], held: 0, ended: false, broken: false })
+const half = (): Half => ({ chunks: [], first: 0, held: 0, ended: false, broken: false })
 
 /** Two joined links. */
 export const pair = (options: Options = {}): Effect.Effect<readonly [MemoryLink, MemoryLink]> =>
@@ -58,8 +63,8 @@ export const pair = (options: Options = {}): Effect.Effect<readonly [MemoryLink,
       let scheduled = false
       let closed = false
       const readable = () =>
-        incoming.broken || incoming.ended && incoming.chunks.length === 0 ||
-        (incoming.chunks[0]?.due ?? Infinity) <= now()
+        incoming.broken || incoming.ended && incoming.first === incoming.chunks.length ||
+        (incoming.chunks[incoming.first]?.due ?? Infinity) <= now()
       const writable = () => outgoing.broken || outgoing.held < capacity
       const tell = () => {
         if (closed || scheduled || !((wantsRead && readable()) || (wantsWrite && writable()))) return
@@ -88,13 +93,17 @@ export const pair = (options: Options = {}): Effect.Effect<readonly [MemoryLink,
         descriptor: undefined,
         read: (into, offset, length) => {
           if (incoming.broken) return ECONNRESET
-          const chunk = incoming.chunks[0]
+          const chunk = incoming.chunks[incoming.first]
           if (chunk === undefined) return incoming.ended ? 0 : AGAIN
           if (chunk.due > now()) return AGAIN
           const n = Math.min(length, chunk.bytes.length - chunk.at)
           into.set(chunk.bytes.subarray(chunk.at, chunk.at + n), offset)
           chunk.at += n
-          if (chunk.at === chunk.bytes.length) incoming.chunks.shift()
+          if (chunk.at === chunk.bytes.length && ++incoming.first >= MANY_CHUNKS) {
+            // Seldom, so that a long queue of little chunks costs no more than it is long.
+            incoming.chunks.splice(0, incoming.first)
+            incoming.first = 0
+          }
           incoming.held -= n
           other()?.tell()
           return n

@@ -94,6 +94,27 @@ describe("pages that cannot come any more", () => {
       assert.include(yield* failing(rig, rig.feed(rig.page("pc.ram", 2))), "EFAULT")
     }))
 
+  it.effect("pages that have all arrived and of which one was refused are not complete", () =>
+    Effect.gen(function*() {
+      let left = 0
+      const rig = yield* DestinationRig.make({
+        blocks,
+        wrap: (uffd) => ({
+          ...uffd,
+          copy: (...args) => --left === 0 ? -12 : uffd.copy(...args),
+          copyRun: () => 0
+        })
+      })
+      const pages = [["vga.vram", 0], ["vga.vram", 1], ["pc.ram", 0], ["pc.ram", 1], ["pc.ram", 3], [
+        "pc.ram",
+        2
+      ]] as const
+      left = pages.length
+      const records = pages.map(([idstr, page]) => rig.page(idstr, page))
+      assert.include(yield* failing(rig, rig.feed(...records)), "ENOMEM")
+      assert.deepStrictEqual([rig.counters.missing(), rig.counters.complete()], [0, false])
+    }))
+
   it.effect("everything in front of the wrong record is installed", () =>
     Effect.gen(function*() {
       const rig = yield* DestinationRig.make({ blocks })

@@ -52,6 +52,30 @@ describe("fault requests", () => {
       assert.deepStrictEqual(yield* Fiber.join(daemon), { _tag: "Finished" })
     }))
 
+  it.effect("wait for a guest's side that does not read, and what it says is heard all the same", () =>
+    Effect.gen(function*() {
+      const pages = 400
+      const rig = yield* DestinationRig.make({
+        blocks: { ram: pages * PAGE },
+        flags: 1,
+        channel: { capacity: 64 },
+        link: { capacity: 8 * 1024 * 1024 }
+      })
+      yield* rig.run
+      rig.guestReading(false)
+      for (let page = 0; page < pages; page++) yield* rig.feed(rig.fill("ram", page, page & 1))
+      yield* until("all pages", () => rig.memory.present() === pages)
+      yield* settle
+      // More than mailbox and socket hold: it can only be written as it is read.
+      const notice = Pipe.pageUnmapped([0])
+      for (let i = 0; i < 300; i++) {
+        yield* until(`notice ${i}`, () => rig.guest.unsent() === 0)
+        rig.tell(notice)
+      }
+      rig.guestReading(true)
+      yield* until("all triggers", () => triggered(rig).flat().length === pages)
+    }))
+
   it.effect("end by pages: EOC and QUIT once every page is touched or removed, without an EOS", () =>
     Effect.gen(function*() {
       const rig = yield* DestinationRig.make({ blocks, flags: 1 })

@@ -150,6 +150,12 @@ export class PageTable {
     return this.installable(host) && this.#request(host)
   }
 
+  /** Takes the last `newTargets` of `fault` or `prefetch` back: they could not be asked for, so they are not. */
+  unrequest(): void {
+    for (let i = 0; i < this.newTargets.length; i++) this.#requested.clear(this.newTargets[i]!)
+    this.newTargets.length = 0
+  }
+
   #request(host: number): boolean {
     const end = this.endTarget(host)
     for (let target = this.firstTarget(host); target < end; target++) {
