@@ -564,7 +564,7 @@ export class DirtyTracker {
    * with the next result. @throws SystemError EBADF when closed
    */
   getAndReprotect(): Float64Array
-  /** Idempotent. */
+  /** Idempotent. To be called before the region of an ArrayBuffer is closed, which would keep the buffer otherwise. */
   close(): void
 }
 

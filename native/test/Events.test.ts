@@ -47,6 +47,7 @@ describe.skipIf(!privileged)("events of another process", () => {
 
   it("bring the userfaultfd of a forked child, which is served like its parent's", async () => {
     const guest = await start(constants.FEATURE_EVENT_FORK)
+    const before = fs.readdirSync("/proc/self/fd").length
     const status = guest.run("fork", guest.at(2))
     await readable(guest.uffd)
     // The fork waits for its event to be read, and nothing can be installed before.
@@ -66,6 +67,8 @@ describe.skipIf(!privileged)("events of another process", () => {
     assert.strictEqual(Uffd.copy(event.descriptor, guest.at(3), page(1), 0, P, 0), ESRCH)
     bursts.close()
     event.descriptor.close()
+    await new Promise((resolve) => setImmediate(resolve))
+    assert.strictEqual(fs.readdirSync("/proc/self/fd").length, before)
     await guest.end()
   })
 
