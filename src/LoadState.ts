@@ -126,7 +126,7 @@ export const loadState = Effect.fnUntraced(function*(
           yield* accept(guest, message.record.blocks, outcome.offset)
           const blocks = guest.vcpu.blocks()
           totalPages = blocks.reduce((sum, { length }) => sum + Math.ceil(length / targetPageSize), 0)
-          registration = yield* uffd.register(blocks, () => guest.state === "incoming")
+          registration = yield* uffd.register(blocks, () => !guest.begun)
         } else if (message._tag === "Device" && message.name === "guest") deviceState = message.data.slice()
         else if (message._tag === "Eof") {
           if (registration === undefined) {

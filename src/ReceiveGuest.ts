@@ -172,6 +172,7 @@ const takeOver = Effect.fnUntraced(function*(
   )
 
   const starting = Effect.gen(function*() {
+    guest.begun = true
     yield* vcpu.restore(loaded.deviceState).pipe(Effect.mapError((error) => failedHere("none")(guestFailed(error))))
     times.resumed = yield* millis
     guest.downtimeMs = times.firstByte === undefined ? undefined : times.resumed - times.firstByte

@@ -51,6 +51,8 @@ export class RunningGuest implements GuestHandle {
   states: () => PageStates | undefined = () => undefined
   /** Whether the source has been silent for too long, told by the owner of the clock. */
   stalled: () => boolean = () => false
+  /** An arrived guest was told to run: from then on its thread may touch memory at any moment, whatever is known of it. */
+  begun = false
   /** Called with each answer the guest gave. */
   onAnswer: () => void = () => {}
 
