@@ -27,11 +27,15 @@ interface Options extends Pick<SourceSender.Options, "received" | "first"> {
   readonly background?: boolean
   readonly preempt?: boolean
   readonly remainder?: Uint8Array
+  /** Bytes that the link holds. */
+  readonly capacity?: number
 }
 
 const rig = Effect.fnUntraced(
-  function*({ background = true, contents, huge = [], preempt = false, remainder, ...rest }: Options) {
-    const [here, there] = yield* LinkMemory.pair()
+  function*(
+    { background = true, contents, huge = [], preempt = false, remainder, capacity = 65536, ...rest }: Options
+  ) {
+    const [here, there] = yield* LinkMemory.pair({ capacity })
     const [quickHere, quickThere] = yield* LinkMemory.pair()
     const blocks = Object.entries(contents).map(([idstr, bytes]) => ({
       ...fromBytes(idstr, bytes),
@@ -138,6 +142,14 @@ describe("QEMU's dialect on the source's actors", () => {
       assert.isUndefined(all.life.pollUnsafe())
       all.say(ReturnPath.shut(0))
       yield* Fiber.join(all.life)
+    }))
+
+  it.effect("a link that takes all at once does not make it stop at the end of a turn", () =>
+    Effect.gen(function*() {
+      const contents = { mem0: blockOf("mem0", 16 * 64), "pc.ram": blockOf("pc.ram", 500) }
+      const all = yield* rig({ contents, huge: ["mem0"], capacity: 2 ** 24 })
+      yield* until("the end", () => all.ended("main"))
+      assert.deepStrictEqual(all.pagesOf("main", "mem0"), range(0, 16 * 64))
     }))
 
   it.effect("a SHUT that says all is well, with pages unsent, fails and sends no end", () =>
