@@ -39,6 +39,7 @@ export const make = (options: Options): RequestReceiver => {
   const decoder = dialect.requests({ blocks, targetPageSize })
   let bytes = 0
   let ended = false
+  let polled = false
 
   const finish = (message: SenderMessage) => {
     ended = true
@@ -83,6 +84,9 @@ export const make = (options: Options): RequestReceiver => {
 
   return {
     poll: () => {
+      // A decoder may bring bytes that were read before the actors took over, and nothing may follow them.
+      if (!polled) decode()
+      polled = true
       for (let reads = 0; !ended && reads < MOST_READS; reads++) {
         const n = link.read(buffer, 0, buffer.length)
         if (n === AGAIN) return

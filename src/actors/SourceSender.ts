@@ -174,10 +174,10 @@ export const make = (options: Options): SourceSender => {
   /** Where pages that were asked for go. */
   const quick = urgent === undefined ? main : lane(urgent.link, urgent.encoder, () => true)
 
-  const watch = (writable: boolean) => {
-    // With nothing pending a turn is over, not the work: the next one begins as soon as the link takes more.
-    link.watch(!requests.ended(), writable && (main.pending() > 0 || quick.pending() === 0))
-    if (urgent !== undefined) urgent.link.watch(false, writable && quick.pending() > 0)
+  /** What has to be heard of: room for what is pending, or, where more is to be encoded, any room at all. */
+  const watch = (more: boolean) => {
+    link.watch(!requests.ended(), more || main.pending() > 0)
+    if (urgent !== undefined) urgent.link.watch(false, quick.pending() > 0)
   }
 
   const fail = (reason: Reason) => {
@@ -394,7 +394,7 @@ export const make = (options: Options): SourceSender => {
       if (failure !== undefined) break
       turn -= n
       if (n === 0 && main.pending() + quick.pending() > 0 || turn <= 0) {
-        watch(true)
+        watch(turn <= 0)
         break
       }
     }

@@ -1,6 +1,7 @@
 /** `postcopy qemu`: images of virtual machines of an unmodified QEMU, and restoring them by post-copy. */
 import * as Command from "effect/cli/Command"
 import { info, verify } from "./qemuInfo.ts"
+import { relay } from "./qemuRelay.ts"
 import { restore } from "./qemuRestore.ts"
 import { save } from "./qemuSave.ts"
 
@@ -8,5 +9,5 @@ export const qemu = Command.make("qemu").pipe(
   Command.withDescription(
     "Save and restore virtual machines of an unmodified QEMU: a restore runs within milliseconds"
   ),
-  Command.withSubcommands([save, restore, info, verify])
+  Command.withSubcommands([save, restore, relay, info, verify])
 )

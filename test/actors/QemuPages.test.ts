@@ -26,93 +26,100 @@ interface Options extends Pick<SourceSender.Options, "received" | "first"> {
   readonly huge?: ReadonlyArray<string>
   readonly background?: boolean
   readonly preempt?: boolean
+  readonly remainder?: Uint8Array
+  /** Bytes that the link holds. */
+  readonly capacity?: number
 }
 
-const rig = Effect.fnUntraced(function*({ background = true, contents, huge = [], preempt = false, ...rest }: Options) {
-  const [here, there] = yield* LinkMemory.pair()
-  const [quickHere, quickThere] = yield* LinkMemory.pair()
-  const blocks = Object.entries(contents).map(([idstr, bytes]) => ({
-    ...fromBytes(idstr, bytes),
-    hostPageSize: huge.includes(idstr) ? HUGE : PAGE
-  }))
-  const described = blocks.map(({ hostPageSize, idstr, length }) => ({ idstr, length, pageSize: hostPageSize }))
-  const dialect = QemuDialect.make({ blocks: described })
-  // Time passes at every look at it: the guest's first steps are over at once.
-  let time = 0
-  const inbox = yield* Queue.bounded<SenderMessage>(MAILBOX_CAPACITY)
-  const sender = SourceSender.make({
-    dialect,
-    link: here,
-    blocks,
-    targetPageSize: PAGE,
-    background,
-    rate: RateLimit.make(undefined),
-    inbox,
-    now: () => time += 10,
-    ...(preempt && { urgent: { link: quickHere, encoder: QemuDialect.preemptEncoder() } }),
-    ...rest
-  })
-  const receiver = RequestReceiver.make({
-    dialect,
-    link: here,
-    blocks,
-    targetPageSize: PAGE,
-    server: sender,
-    sender: inbox
-  })
-  const got: Array<{ readonly channel: string; readonly item: StreamItem }> = []
-  const read = (channel: string, link: LinkMemory.MemoryLink, decoder: Decoder<StreamItem>) => {
-    const buffer = new Uint8Array(65536)
-    link.attach(() => {
-      for (let n = link.read(buffer, 0, buffer.length); n > 0; n = link.read(buffer, 0, buffer.length)) {
-        decoder.push(buffer.slice(0, n))
-        for (let one = decoder.next(); one._tag === "Message"; one = decoder.next()) {
-          const { message } = one
-          got.push({ channel, item: message._tag === "Page" ? { ...message, data: message.data.slice() } : message })
-        }
-        const after = decoder.next()
-        if (after._tag === "Malformed") throw new Error(after.message)
-      }
+const rig = Effect.fnUntraced(
+  function*(
+    { background = true, contents, huge = [], preempt = false, remainder, capacity = 65536, ...rest }: Options
+  ) {
+    const [here, there] = yield* LinkMemory.pair({ capacity })
+    const [quickHere, quickThere] = yield* LinkMemory.pair()
+    const blocks = Object.entries(contents).map(([idstr, bytes]) => ({
+      ...fromBytes(idstr, bytes),
+      hostPageSize: huge.includes(idstr) ? HUGE : PAGE
+    }))
+    const described = blocks.map(({ hostPageSize, idstr, length }) => ({ idstr, length, pageSize: hostPageSize }))
+    const dialect = QemuDialect.make({ blocks: described, ...(remainder && { remainder }) })
+    // Time passes at every look at it: the guest's first steps are over at once.
+    let time = 0
+    const inbox = yield* Queue.bounded<SenderMessage>(MAILBOX_CAPACITY)
+    const sender = SourceSender.make({
+      dialect,
+      link: here,
+      blocks,
+      targetPageSize: PAGE,
+      background,
+      rate: RateLimit.make(undefined),
+      inbox,
+      now: () => time += 10,
+      ...(preempt && { urgent: { link: quickHere, encoder: QemuDialect.preemptEncoder() } }),
+      ...rest
     })
-    link.watch(true, false)
+    const receiver = RequestReceiver.make({
+      dialect,
+      link: here,
+      blocks,
+      targetPageSize: PAGE,
+      server: sender,
+      sender: inbox
+    })
+    const got: Array<{ readonly channel: string; readonly item: StreamItem }> = []
+    const read = (channel: string, link: LinkMemory.MemoryLink, decoder: Decoder<StreamItem>) => {
+      const buffer = new Uint8Array(65536)
+      link.attach(() => {
+        for (let n = link.read(buffer, 0, buffer.length); n > 0; n = link.read(buffer, 0, buffer.length)) {
+          decoder.push(buffer.slice(0, n))
+          for (let one = decoder.next(); one._tag === "Message"; one = decoder.next()) {
+            const { message } = one
+            got.push({ channel, item: message._tag === "Page" ? { ...message, data: message.data.slice() } : message })
+          }
+          const after = decoder.next()
+          if (after._tag === "Malformed") throw new Error(after.message)
+        }
+      })
+      link.watch(true, false)
+    }
+    const main = StreamDecoder.decoder({ resumed: described })
+    main.push(Stream.resuming())
+    read("main", there, main)
+    const second = StreamDecoder.decoder({ resumed: described })
+    second.push(Stream.resuming())
+    read("quick", quickThere, second)
+    const pump = (readable: boolean) => {
+      if (readable) receiver.poll()
+      sender.pump()
+    }
+    here.attach(pump)
+    quickHere.attach(() => sender.pump())
+    sender.begin(receiver)
+    const life = yield* Effect.forkScoped(sender.run, { startImmediately: true })
+    const pagesOf = (channel: string, idstr: string) =>
+      got.flatMap(({ channel: on, item }) =>
+        on === channel && (item._tag === "Page" || item._tag === "Zero") && item.idstr === idstr
+          ? [item.address / PAGE]
+          : []
+      )
+    return {
+      sender,
+      life,
+      got,
+      there,
+      pagesOf,
+      ask: (idstr: string, page: number, bytes = PAGE) => {
+        const request = ReturnPath.reqPages(page * PAGE, bytes, idstr)
+        assert.notStrictEqual(there.write(request, 0, request.length), AGAIN)
+      },
+      say: (bytes: Uint8Array) => {
+        there.write(bytes, 0, bytes.length)
+      },
+      ended: (channel: string) =>
+        got.some(({ channel: on, item }) => on === channel && item._tag === (channel === "main" ? "Eof" : "Eos"))
+    }
   }
-  const main = StreamDecoder.decoder({ resumed: described })
-  main.push(Stream.resuming())
-  read("main", there, main)
-  const second = StreamDecoder.decoder({ resumed: described })
-  second.push(Stream.resuming())
-  read("quick", quickThere, second)
-  const pump = (readable: boolean) => {
-    if (readable) receiver.poll()
-    sender.pump()
-  }
-  here.attach(pump)
-  quickHere.attach(() => sender.pump())
-  sender.begin(receiver)
-  const life = yield* Effect.forkScoped(sender.run, { startImmediately: true })
-  const pagesOf = (channel: string, idstr: string) =>
-    got.flatMap(({ channel: on, item }) =>
-      on === channel && (item._tag === "Page" || item._tag === "Zero") && item.idstr === idstr
-        ? [item.address / PAGE]
-        : []
-    )
-  return {
-    sender,
-    life,
-    got,
-    there,
-    pagesOf,
-    ask: (idstr: string, page: number, bytes = PAGE) => {
-      const request = ReturnPath.reqPages(page * PAGE, bytes, idstr)
-      assert.notStrictEqual(there.write(request, 0, request.length), AGAIN)
-    },
-    say: (bytes: Uint8Array) => {
-      there.write(bytes, 0, bytes.length)
-    },
-    ended: (channel: string) =>
-      got.some(({ channel: on, item }) => on === channel && item._tag === (channel === "main" ? "Eof" : "Eos"))
-  }
-})
+)
 
 const range = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => from + i)
 
@@ -135,6 +142,14 @@ describe("QEMU's dialect on the source's actors", () => {
       assert.isUndefined(all.life.pollUnsafe())
       all.say(ReturnPath.shut(0))
       yield* Fiber.join(all.life)
+    }))
+
+  it.effect("a link that takes all at once does not make it stop at the end of a turn", () =>
+    Effect.gen(function*() {
+      const contents = { mem0: blockOf("mem0", 16 * 64), "pc.ram": blockOf("pc.ram", 500) }
+      const all = yield* rig({ contents, huge: ["mem0"], capacity: 2 ** 24 })
+      yield* until("the end", () => all.ended("main"))
+      assert.deepStrictEqual(all.pagesOf("main", "mem0"), range(0, 16 * 64))
     }))
 
   it.effect("a SHUT that says all is well, with pages unsent, fails and sends no end", () =>
@@ -198,6 +213,15 @@ describe("QEMU's dialect on the source's actors", () => {
       yield* settle
       assert.deepStrictEqual(all.pagesOf("main", "pc.ram"), [31, 7])
       assert.deepStrictEqual(all.pagesOf("main", "pc.bios"), [2])
+    }))
+
+  it.effect("requests that came with a recovery's handshake are answered, though nothing follows them", () =>
+    Effect.gen(function*() {
+      const contents = { "pc.ram": blockOf("pc.ram", 40) }
+      const remainder = ReturnPath.reqPages(9 * PAGE, PAGE, "pc.ram")
+      const all = yield* rig({ contents, remainder, background: false })
+      yield* until("the page", () => all.pagesOf("main", "pc.ram").length > 0)
+      assert.deepStrictEqual(all.pagesOf("main", "pc.ram"), [9])
     }))
 
   it.effect("what the destination has is not sent again, but a huge page that it has in part", () =>

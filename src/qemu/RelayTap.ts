@@ -1,0 +1,151 @@
+/**
+ * What a relay learns from the bytes that pass: how far the migration is, how long the destination waits for the pages
+ * that it asks for, and, where one is kept, the image. It never holds up or changes a byte; what it does not understand
+ * costs the image, not the migration.
+ */
+import * as Effect from "effect/Effect"
+import type { MalformedInput } from "../MigrationError.ts"
+import type { QemuBlock } from "../protocol/qemu/QemuBlock.ts"
+import * as ReturnPath from "../protocol/qemu/ReturnPath.ts"
+import * as StreamDecoder from "../protocol/qemu/StreamDecoder.ts"
+import type { StreamItem } from "../protocol/qemu/StreamItem.ts"
+import * as ImageReceiver from "./ImageReceiver.ts"
+import type { ImageWriter } from "./ImageWriter.ts"
+import type { Manifest } from "./Manifest.ts"
+import { PassedPages } from "./PassedPages.ts"
+import { ImageFailed } from "./QemuError.ts"
+
+export interface RelayProgress {
+  readonly phase: "precopy" | "postcopy" | "completed"
+  /** The source has switched to post-copy. */
+  readonly postcopy: boolean
+  /** Pages whose content has passed; all of them pass at least once. */
+  readonly received: number
+  readonly total: number
+  readonly requests: number
+  /** From a request to its page, as they pass: microseconds, sorted. */
+  readonly latencies: ReadonlyArray<number>
+}
+
+/** One connection's forward direction: bytes in, items out until it is not understood. */
+interface Tap {
+  readonly push: (bytes: Uint8Array) => void
+}
+
+/** Latencies kept, at most: the latest. */
+const MAX_LATENCIES = 100_000
+
+export interface RelayTap {
+  /** The forward direction of a connection; the second of a migration carries requested pages alone. */
+  readonly forward: (channel: "main" | "resumed" | "urgent") => Tap
+  /** The return path of a main connection. */
+  readonly back: () => Tap
+  readonly progress: () => RelayProgress
+  /** Whether the destination has said, or the source has shown, that the migration is over and well. */
+  readonly completed: () => boolean
+  /** Why there will be no image. */
+  readonly broken: () => string | undefined
+  /** Makes the image, once the migration is completed. */
+  readonly commit: Effect.Effect<Manifest, ImageFailed>
+}
+
+/** `writer`: takes the pages; without it they are only counted. */
+export const make = (writer: ImageWriter | undefined): RelayTap => {
+  const receiver = writer === undefined ? undefined : ImageReceiver.make(writer)
+  const counted = new PassedPages()
+  let blocks: ReadonlyArray<QemuBlock> = []
+  let broken: string | undefined
+  let shut: number | undefined
+  let requests = 0
+  let asked = new Map<string, number>()
+  const latencies: Array<number> = []
+
+  const arrived = (item: StreamItem) => {
+    if (item._tag !== "Page" && item._tag !== "Zero") return
+    const key = `${item.idstr} ${item.address}`
+    const since = asked.get(key)
+    if (since === undefined) return
+    asked.delete(key)
+    if (latencies.length === MAX_LATENCIES) latencies.shift()
+    latencies.push((performance.now() - since) * 1000)
+  }
+  /** Runs what may throw for bytes of a peer or for the disk. */
+  const guarded = (run: () => void) => {
+    if (broken !== undefined) return
+    try {
+      run()
+    } catch (error) {
+      broken = (error as MalformedInput).detail ?? (error as Error).message
+    }
+  }
+
+  return {
+    forward: (channel) => {
+      const decoder = StreamDecoder.decoder(channel === "main" ? {} : { resumed: blocks })
+      // The channel of requested pages is the inside of a section; its decoder is told so.
+      if (channel === "urgent") decoder.push(Uint8Array.of(2, 0, 0, 0, 2))
+      return {
+        push: (bytes) =>
+          guarded(() => {
+            decoder.push(bytes)
+            for (let one = decoder.next(); one._tag !== "NeedMore"; one = decoder.next()) {
+              if (one._tag === "Malformed") {
+                throw new Error(`${one.message} (byte ${one.offset} of the ${channel} stream)`)
+              }
+              if (one._tag === "End") break
+              if (one.message._tag === "MemSize") blocks = one.message.blocks
+              arrived(one.message)
+              counted.take(one.message)
+              receiver?.take(one.message)
+            }
+            receiver?.flush()
+          })
+      }
+    },
+    back: () => {
+      let decoder: ReturnType<typeof ReturnPath.decoder> | undefined
+      asked = new Map()
+      return {
+        push: (bytes) =>
+          guarded(() => {
+            decoder ??= ReturnPath.decoder({ blocks })
+            decoder.push(bytes)
+            for (let one = decoder.next(); one._tag !== "NeedMore" && one._tag !== "End"; one = decoder.next()) {
+              if (one._tag === "Malformed") throw new Error(`${one.message} (byte ${one.offset} of the return path)`)
+              const { message } = one
+              if (message._tag === "Shut") shut = message.status
+              if (message._tag !== "ReqPages") continue
+              requests++
+              const key = `${message.idstr} ${message.start}`
+              if (!asked.has(key)) asked.set(key, performance.now())
+            }
+          })
+      }
+    },
+    progress: () => {
+      const { postcopy, received, total } = counted.progress()
+      return {
+        phase: shut === 0 ? "completed" : postcopy ? "postcopy" : "precopy",
+        postcopy,
+        received,
+        total,
+        requests,
+        latencies: latencies.toSorted((a, b) => a - b)
+      }
+    },
+    // Without a return path the last byte is all there is to know.
+    completed: () => counted.progress().returnPath ? shut === 0 : counted.progress().ended,
+    broken: () => broken,
+    commit: Effect.suspend(() =>
+      broken === undefined && receiver !== undefined
+        ? receiver.commit({ qemu: null, vcpus: null, captured: "relayed", guestWas: null, capabilities: [] })
+        : Effect.fail(
+          new ImageFailed({
+            kind: "damaged",
+            path: writer?.path ?? "",
+            detail: `the migration went through, but no image was kept: ${broken ?? "none was asked for"}`
+          })
+        )
+    )
+  }
+}
