@@ -13,7 +13,8 @@
 // installed one in the same manner, through the addon's execve, or through a child process where there is no addon.
 import { spawn } from "node:child_process"
 import { existsSync, readdirSync, readlinkSync } from "node:fs"
-import { createRequire } from "node:module"
+import module, { createRequire } from "node:module"
+import { homedir } from "node:os"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 
@@ -84,7 +85,16 @@ const replaceProcess = (node) => {
   }
 }
 
+/** Half of what a short command takes is compiling what the last one compiled. A place that cannot be written is no matter. */
+const keepCompiled = () => {
+  const { HOME, NODE_COMPILE_CACHE, XDG_CACHE_HOME } = process.env
+  if (NODE_COMPILE_CACHE === undefined && (XDG_CACHE_HOME || HOME)) {
+    module.enableCompileCache(join(XDG_CACHE_HOME || join(homedir(), ".cache"), "postcopy"))
+  }
+}
+
 if (recentEnough()) {
+  keepCompiled()
   // Experimental to Node 22 is only what Node 24 does as a matter of course; the first lines say the same to a new Node.
   process.removeAllListeners("warning").on("warning", (warning) => {
     if (warning.name !== "ExperimentalWarning") process.stderr.write(`${warning.name}: ${warning.message}\n`)

@@ -98,14 +98,15 @@ export const run = (path: string): Told => {
       return [file]
     })
     const compilerOptions = {
-      ...{ module: "NodeNext", target: "ES2024", lib: ["ES2024", "ESNext.Disposable"], types: ["node"] },
-      ...{
-        strict: true,
-        noEmit: true,
-        skipLibCheck: true,
-        exactOptionalPropertyTypes: true,
-        allowImportingTsExtensions: true
-      }
+      module: "NodeNext",
+      target: "ES2024",
+      lib: ["ES2024", "ESNext.Disposable"],
+      types: ["node"],
+      strict: true,
+      noEmit: true,
+      skipLibCheck: true,
+      exactOptionalPropertyTypes: true,
+      allowImportingTsExtensions: true
     }
     writeFileSync(join(story, "package.json"), `{"type":"module"}`)
     writeFileSync(join(story, "tsconfig.json"), JSON.stringify({ compilerOptions, files }))
