@@ -29,7 +29,12 @@ const before = () => {
   cpSync(at("src/web/assets"), at("dist/web/assets"), { recursive: true })
   const text = readFileSync(manifest, "utf8")
   const contents = JSON.parse(text)
-  contents.exports["."] = { types: "./dist/index.d.ts", default: "./dist/index.js" }
+  for (const paths of Object.values(contents.exports)) {
+    if (typeof paths === "string") continue
+    const compiled = paths.default.replace("/src/", "/dist/")
+    paths.types = compiled.replace(/\.ts$/, ".d.ts")
+    paths.default = compiled.replace(/\.ts$/, ".js")
+  }
   delete contents.devDependencies
   delete contents.workspaces
   contents.scripts = {}

@@ -15,4 +15,5 @@ export {
   type ReceiveOptions
 } from "./Migration.ts"
 export * from "./MigrationError.ts"
+export { Observation } from "./Observation.ts"
 export { Report, Status } from "./Report.ts"

@@ -11,7 +11,7 @@ import type * as Scope from "effect/Scope"
 import * as Binding from "../native/Binding.ts"
 import type { Observation } from "../Observation.ts"
 import type { Endpoint } from "../services/Endpoint.ts"
-import { descriptorPath, type Target } from "./Control.ts"
+import type { Target } from "./Control.ts"
 import type { ControlClient } from "./ControlClient.ts"
 import { Failure, from } from "./Failure.ts"
 import { Output } from "./Output.ts"
@@ -36,7 +36,9 @@ const targetOf = Effect.fnUntraced(
         code: 69
       })
     }
-    const { give } = yield* Effect.promise(() => import("./HandedDescriptors.ts"))
+    const [{ descriptorPath }, { give }] = yield* Effect.promise(() =>
+      Promise.all([import("./Control.ts"), import("./HandedDescriptors.ts")])
+    )
     return { _tag: "Handed", token: yield* give(addon, descriptorPath(control), endpoint.fd) }
   }
 )

@@ -2,7 +2,7 @@
  * `--report FILE`: what a migration looked like, after the fact. `.html` is the live page's own picture as one document
  * that needs nothing else, `.json` the same data for programs.
  */
-import { writeFileSync } from "node:fs"
+import { renameSync, writeFileSync } from "node:fs"
 import * as Page from "./Page.ts"
 import type { Picture, Sample } from "./Picture.ts"
 
@@ -36,5 +36,7 @@ export const write = (path: string, contents: Contents): void => {
   const text = formatOf(path) === "json"
     ? `${JSON.stringify(json(contents), undefined, 2)}\n`
     : Page.render({ mode: "report", ...contents })
-  writeFileSync(path, text)
+  // Whoever waits for the file finds all of it.
+  writeFileSync(`${path}.partial`, text)
+  renameSync(`${path}.partial`, path)
 }
