@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import * as Pipe from "../../src/protocol/umem/Pipe.ts"
+import { COUNTED } from "../../src/services/PageStates.ts"
 import { PAGE, pageOf } from "./Contents.ts"
 import * as DestinationRig from "./DestinationRig.ts"
 import { settle, until } from "./Turns.ts"
@@ -72,6 +73,30 @@ describe("a page fault", () => {
         0,
         3,
         2
+      ])
+    }))
+
+  it.effect("and all else that becomes of a page is told to whoever draws a map of the memory", () =>
+    Effect.gen(function*() {
+      const rig = yield* DestinationRig.make({ blocks })
+      yield* rig.run
+      yield* read(rig, "pc.ram", 1)
+      yield* read(rig, "vga.vram", 1)
+      yield* until("the requests", () => rig.requests.length === 2)
+      yield* rig.memory.discard("pc.ram", 3, 1)
+      yield* TestClock.adjust(5)
+      yield* rig.feed(rig.page("pc.ram", 1), rig.page("pc.ram", 2), rig.fill("vga.vram", 0, 0))
+      yield* until("three pages", () => rig.memory.present() === 3)
+      const { counts } = rig.states.cells(6)
+      const names = [...COUNTED, "missing"]
+      const state = (page: number) => names.at(counts.subarray(page * 4, page * 4 + 4).indexOf(1))
+      assert.deepStrictEqual([0, 1, 2, 3, 4, 5].map(state), [
+        "missing",
+        "onDemand",
+        "background",
+        "removed",
+        "background",
+        "requested"
       ])
     }))
 

@@ -13,6 +13,7 @@ import * as Request from "../../src/protocol/umem/Request.ts"
 import * as DaemonCounters from "../../src/services/DaemonCounters.ts"
 import { AGAIN, type Link } from "../../src/services/Link.ts"
 import * as LinkMemory from "../../src/services/LinkMemory.ts"
+import { PageStates } from "../../src/services/PageStates.ts"
 import type { FaultChannel } from "../../src/services/Userfaultfd.ts"
 import * as UserfaultfdMemory from "../../src/services/UserfaultfdMemory.ts"
 import { PAGE, pageOf } from "./Contents.ts"
@@ -47,6 +48,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   const link = options.wrapLink?.(end) ?? end
   const [guest, daemonEnd] = yield* LinkMemory.pair(options.channel)
   const counters = new DaemonCounters.DaemonCounters(new ArrayBuffer(DaemonCounters.BYTES))
+  const states = new PageStates(PageStates.pagesOf(blocks, targetPageSize))
   let uffdClosed = false
 
   // ------------------------------------------------------------------------------------------------ the source's end
@@ -151,12 +153,14 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     targetPageSize,
     flags,
     remainder,
-    counters
+    counters,
+    states
   }).pipe(Effect.forkScoped({ startImmediately: true }))
 
   return {
     memory,
     counters,
+    states,
     requests,
     /** The bytes of the requests, as far as they are few. */
     bytes,
