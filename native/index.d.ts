@@ -408,10 +408,10 @@ export class FaultPoller {
 }
 
 /**
- * Waits without sleeping, at most `nanos` (10 ms at most), until one of two descriptors is ready; yields the CPU between
- * two looks. `firstEvents`, `secondEvents`: READABLE | WRITABLE. Bits of the result: 1 and 2, the first and the second are
- * ready (or have an error condition); 4, a yield took so long that others want the CPU: sleep instead for a while. -EBADF
- * when one is closed. The event loop stands still meanwhile.
+ * Waits without sleeping, at most `nanos` (10 ms at most), until one of two descriptors is ready; yields the CPU
+ * between two looks. `firstEvents`, `secondEvents`: READABLE | WRITABLE. Bits of the result: 1 and 2, the first and the
+ * second are ready (or have an error condition); 4, a yield took so long that others want the CPU: sleep instead for a
+ * while. -EBADF when one is closed. The event loop stands still meanwhile.
  */
 export function busyPoll(
   first: Descriptor,
@@ -447,7 +447,8 @@ export class Region {
   static anonymous(length: number, options?: { readonly hugetlb?: number }): Region
   /**
    * Shared mapping of a new memfd (memfd_create(2)), which is sealed against shrinking and growing, and by the SEAL_*
-   * bits of `seal` once it is mapped (SEAL_FUTURE_WRITE: nobody else maps it for writing). `hugetlb`: as of `anonymous`.
+   * bits of `seal` once it is mapped (SEAL_FUTURE_WRITE: nobody else maps it for writing). `hugetlb`: as of
+   * `anonymous`.
    * @throws SystemError ENOMEM when the host has no such pages, EBUSY for SEAL_WRITE (this mapping may write)
    */
   static memfd(
@@ -593,10 +594,12 @@ export function runsOf(pages: ArrayLike<number>): Float64Array
 export const GATHER_WORDS: 4
 /**
  * Many ranges of a region in one call (signed): from `at` on, `into` gets each range behind a gap that the caller fills
- * with a header of its own. `ranges` has GATHER_WORDS numbers a range: offset and length in the region, bytes of the gap,
- * and, written back, the byte that the whole range repeats, or -1. Of a uniform range only that byte is put into `into`.
+ * with a header of its own. `ranges` has GATHER_WORDS numbers a range: offset and length in the region, bytes of the
+ * gap, and, written back, the byte that the whole range repeats, or -1. Of a uniform range only that byte is put into
+ * `into`.
  *
- * Ends after `count` ranges, or when the next one does not fit; how many were taken. -errno, as of {@link Region.read}, when the first one cannot be read.
+ * Ends after `count` ranges, or when the next one does not fit; how many were taken. -errno, as of {@link Region.read},
+ * when the first one cannot be read.
  */
 export function gatherRanges(
   region: Region,

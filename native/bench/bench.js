@@ -84,14 +84,16 @@ const main = async () => {
   const [guest, handler, floorCopies] = ["guest", "handler", "copies"].map(compile)
   const lines = []
   for (const [threads, pages] of [[1, 4000], [8, 1000]]) {
-    const { floor, ours } = await pairs(
-      () => faults(guest, [handler], threads, pages),
-      () => faults(guest, script("handler"), threads, pages)
-    )
-    const name = `fault, ${threads} thread${threads === 1 ? "" : "s"}`
-    lines.push(compare(`${name}, p50`, "µs", floor, ours, "p50"))
-    lines.push(compare(`${name}, p99`, "µs", floor, ours, "p99"))
-    lines.push(compare(`${name}, events read and answered`, "1/s", floor, ours, "perSecond"))
+    for (const args of [[], ["busy"]]) {
+      const { floor, ours } = await pairs(
+        () => faults(guest, [handler], threads, pages),
+        () => faults(guest, [...script("handler"), ...args], threads, pages)
+      )
+      const name = `fault, ${threads} thread${threads === 1 ? "" : "s"}${args.length > 0 ? ", busyPoll" : ""}`
+      lines.push(compare(`${name}, p50`, "µs", floor, ours, "p50"))
+      lines.push(compare(`${name}, p99`, "µs", floor, ours, "p99"))
+      lines.push(compare(`${name}, events read and answered`, "1/s", floor, ours, "perSecond"))
+    }
   }
   for (const [mode, pages, bursts] of [["single", 64, 400], ["scattered", 64, 400], ["contiguous", 64, 400]]) {
     const { floor, ours } = await pairs(

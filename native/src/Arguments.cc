@@ -231,6 +231,14 @@ napi_value Arguments::string(const std::string& value) const {
   return result;
 }
 
+bool exactInteger(double number, uint64_t& integer) {
+  // NaN is within no bounds; what is within them can be converted.
+  if (!(number >= 0 && number <= static_cast<double>(kMaxSafe))) return false;
+  const auto whole = static_cast<int64_t>(number);
+  integer = static_cast<uint64_t>(whole);
+  return static_cast<double>(whole) == number;
+}
+
 void put(napi_env env, napi_value object, const char* key, napi_value value) {
   napi_set_named_property(env, object, key, value);
 }

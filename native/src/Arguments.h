@@ -98,6 +98,9 @@ class Arguments {
   bool failed_ = false;
 };
 
+/** A number of an array as a safe integer of at least 0; false when it is none. Hot: nothing is thrown. */
+bool exactInteger(double number, uint64_t& integer);
+
 /** Sets a property of a plain result object. */
 void put(napi_env env, napi_value object, const char* key, napi_value value);
 

@@ -1,5 +1,5 @@
-// Waiting without sleeping, for a short time: what dominates the answer to a page fault is being woken up. It yields the
-// CPU between two looks, so that whoever else wants it gets it, and says when that was for long.
+// Waiting without sleeping, for a short time: what dominates the answer to a page fault is being woken up. It yields
+// the CPU between two looks, so that whoever else wants it gets it, and says when that was for long.
 
 #include <poll.h>
 #include <sched.h>

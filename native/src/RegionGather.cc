@@ -1,11 +1,10 @@
 // Many ranges of a region in one call, one behind the other in the caller's buffer, each after a gap for a header that
-// the caller writes. A range whose bytes are all equal becomes that one byte. It knows no format: what a gap means is the
-// caller's.
+// the caller writes. A range whose bytes are all equal becomes that one byte. It knows no format: what a gap means is
+// the caller's.
 //
 // Hot: no JavaScript and no allocation per range.
 
 #include <cerrno>
-#include <cmath>
 #include <cstring>
 #include <string>
 
@@ -19,12 +18,6 @@ namespace uffd {
 namespace {
 
 enum GatherWord : size_t { kRangeOffset, kRangeLength, kRangeGap, kRangeFill, kGatherWords };
-
-bool exact(double word, uint64_t most, uint64_t& integer) {
-  if (!(word >= 0 && word <= static_cast<double>(most)) || std::trunc(word) != word) return false;
-  integer = static_cast<uint64_t>(word);
-  return true;
-}
 
 napi_value gatherRanges(napi_env env, napi_callback_info info) {
   Arguments call(env, info);
@@ -47,8 +40,8 @@ napi_value gatherRanges(napi_env env, napi_callback_info info) {
     uint64_t offset = 0;
     uint64_t length = 0;
     uint64_t gap = 0;
-    if (!exact(words[kRangeOffset], kMaxSafe, offset) || !exact(words[kRangeLength], kMaxSafe, length) || length == 0 ||
-        !exact(words[kRangeGap], kMaxSafe, gap)) {
+    if (!exactInteger(words[kRangeOffset], offset) || !exactInteger(words[kRangeLength], length) || length == 0 ||
+        !exactInteger(words[kRangeGap], gap)) {
       return call.failRange("range " + std::to_string(done) + " is not made of whole numbers");
     }
     if (end > into.length || gap > into.length - end || length > into.length - end - gap) break;

@@ -40,22 +40,14 @@ struct Entry {
   uint64_t done;
 };
 
-/** A word as an integer; false when it is none, or not exact. */
-bool exact(double word, uint64_t& integer) {
-  // NaN is neither; what is within the bounds can be converted.
-  if (!(word >= 0 && word <= static_cast<double>(kMaxSafe))) return false;
-  integer = static_cast<uint64_t>(static_cast<int64_t>(word));
-  return static_cast<double>(static_cast<int64_t>(integer)) == word;
-}
-
 /** Why an entry can never be carried out; null when it can. */
 const char* readEntry(const double* words, View<uint8_t> source, Entry& entry) {
   uint64_t offset = 0;
-  if (!exact(words[kAddress], entry.address)) return "its address is not a safe integer";
-  if (!exact(words[kSourceOffset], offset)) return "its source offset is not a safe integer";
-  if (!exact(words[kLength], entry.length)) return "its length is not a safe integer";
-  if (!exact(words[kKind], entry.kind)) return "its kind is not an integer";
-  if (!exact(words[kDone], entry.done) || entry.done > entry.length) return "its progress is not within its length";
+  if (!exactInteger(words[kAddress], entry.address)) return "its address is not a safe integer";
+  if (!exactInteger(words[kSourceOffset], offset)) return "its source offset is not a safe integer";
+  if (!exactInteger(words[kLength], entry.length)) return "its length is not a safe integer";
+  if (!exactInteger(words[kKind], entry.kind)) return "its kind is not an integer";
+  if (!exactInteger(words[kDone], entry.done) || entry.done > entry.length) return "its progress is not within its length";
   if ((entry.kind & ~(kKindMask | kNoWake | kProtectIt)) != 0) return "its kind is unknown";
   const uint64_t kind = entry.kind & kKindMask;
   if ((entry.kind & kProtectIt) != 0 && (kind == kZero || kind == kPoison)) return "its kind cannot be protected";

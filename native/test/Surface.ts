@@ -61,6 +61,19 @@ export const wrong = {
   socketOptions: [undefined, null, 1, "x", { noDelay: 1 }, { sendBuffer: -1 }, { receiveBuffer: 2 ** 31 }],
   memfdOptions: [null, 1, { hugetlb: 3 }, { hugetlb: "2" }, { hugetlb: NaN }, { seal: -1 }, { seal: 2 ** 16 }],
   scanOptions: [null, 1, { required: "1" }, { anyOf: -1 }, { mostPages: NaN }, { reprotect: 1 }, { inverted: 2 ** 53 }],
+  descriptorOrNull: [undefined, 1, "/nonexistent/x", {}, [], () => {}, region, Object.create(socket)],
+  ranges: [
+    undefined,
+    null,
+    1,
+    {},
+    [0, 8, 1, 0],
+    bytes,
+    new Float64Array(3),
+    Float64Array.of(-1, 8, 1, 0),
+    Float64Array.of(0, 0, 1, 0),
+    Float64Array.of(0, 8, NaN, 0)
+  ],
   pageSize: [null, "1", NaN, -1, 0, P - 1, P + 1],
   runs: [undefined, null, 1, {}, [1, 2, 3], bytes, new Float32Array(8), new Float64Array(2)],
   region: [...notObjects, socket, Object.create(Region.prototype), Object.create(region)],
@@ -98,6 +111,20 @@ export const functions: ReadonlyArray<readonly [name: string, call: unknown, par
     ["integer", 1],
     ["bytes", bytes],
     ["pageSize", P]
+  ]],
+  ["busyPoll", Uffd.busyPoll, [
+    ["descriptor", socket],
+    ["integer", 1],
+    ["descriptorOrNull", null],
+    ["integer", 0],
+    ["integer", 0]
+  ]],
+  ["gatherRanges", Uffd.gatherRanges, [
+    ["region", region],
+    ["ranges", Float64Array.of(0, 8, 1, 0)],
+    ["integer", 1],
+    ["bytes", bytes],
+    ["integer", 0]
   ]],
   ["decodeEvents", Uffd.decodeEvents, [["doubles", ring], ["integer", 1]]],
   ["openPagemap", Uffd.openPagemap, [["optionalInteger", process.pid]]],
