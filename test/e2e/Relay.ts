@@ -3,6 +3,7 @@
  * ends closed at once, or only the sending of that direction. It never takes a byte from a sender that it does not
  * forward, so a sender knows what a direct link would have told it.
  */
+import { rmSync } from "node:fs"
 import { createRequire } from "node:module"
 import { join } from "node:path"
 import { onTestFinished } from "vitest"
@@ -30,22 +31,6 @@ const AGAIN = -11
 /** Enough for every framing of these tests. */
 const KEPT = 4096
 
-const connect = async (uri: string): Promise<Descriptor> => {
-  if (uri.startsWith("unix:")) return addon.connectUnix(uri.slice(5))
-  const descriptor = addon.connectTcp("127.0.0.1", Number(uri.split(":").at(-1)))
-  await ready(descriptor, addon.constants.WRITABLE)
-  return descriptor
-}
-
-const ready = (descriptor: Descriptor, events: number): Promise<void> =>
-  new Promise((resolve) => {
-    const poller = new addon.Poller(descriptor)
-    poller.watch(events, () => {
-      poller.close()
-      resolve()
-    })
-  })
-
 /** Listens in `dir`, or on a TCP port, for one source that it joins to `to`. */
 export const start = (dir: string, to: string, { after, direction, kind }: Cut): Relay => {
   const unix = to.startsWith("unix:")
@@ -56,9 +41,31 @@ export const start = (dir: string, to: string, { after, direction, kind }: Cut):
   const kept: Array<Buffer> = []
   let open: Array<Descriptor> = [listener]
   let cutAt: number | undefined
+  // A poller has a duplicate of its descriptor: while it waits, closing the descriptor closes nothing.
+  const waiting = new Set<() => void>()
+  const ready = (descriptor: Descriptor, events: number): Promise<void> =>
+    new Promise((resolve) => {
+      const poller = new addon.Poller(descriptor)
+      const done = () => {
+        waiting.delete(done)
+        poller.close()
+        resolve()
+      }
+      waiting.add(done)
+      poller.watch(events, done)
+    })
+  const connect = async (): Promise<Descriptor> => {
+    if (unix) return addon.connectUnix(to.slice("unix:".length))
+    const descriptor = addon.connectTcp("127.0.0.1", Number(to.split(":").at(-1)))
+    open.push(descriptor)
+    await ready(descriptor, addon.constants.WRITABLE)
+    return descriptor
+  }
   const close = () => {
+    for (const done of waiting) done()
     for (const descriptor of open) descriptor.close()
     open = []
+    rmSync(path, { force: true })
   }
   onTestFinished(close)
 
@@ -97,7 +104,7 @@ export const start = (dir: string, to: string, { after, direction, kind }: Cut):
     await ready(listener, addon.constants.READABLE)
     const source = addon.accept(listener)!
     open.push(source)
-    const destination = await connect(to)
+    const destination = await connect()
     open.push(destination)
     for (const descriptor of [source, destination]) addon.setNonBlocking(descriptor, true)
     const limit = (which: Cut["direction"]) => which === direction ? after : Infinity
