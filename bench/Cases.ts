@@ -5,7 +5,7 @@
 import { cpus } from "node:os"
 import { type Figures, floor, ours, type Plan } from "./Migration.ts"
 import * as Processes from "./Processes.ts"
-import * as Qemu from "./Qemu.ts"
+import * as Qemu from "./QemuPostcopy.ts"
 
 export interface Figure {
   /** Name of the figure, in both sides' results. */

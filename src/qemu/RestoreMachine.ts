@@ -71,6 +71,8 @@ export interface RestoreReport {
     readonly had: number
   }
   readonly bytesOnWire: number
+  /** CLOCK_MONOTONIC of the first byte, nanoseconds as a decimal string. */
+  readonly startedNanos: string
   /** Milliseconds from the first byte until the destination had loaded the devices: its guest runs. */
   readonly loadedMs: number | null
   readonly totalMs: number
@@ -104,8 +106,12 @@ interface Opened {
   readonly urgent: Link | undefined
   readonly recovered: RecoveryHandshake.Recovered | undefined
   readonly startedAt: number
+  readonly startedNanos: string
   readonly bytes: number
 }
+
+/** The moment of the first byte, on both clocks. */
+const now = () => ({ startedAt: performance.now(), startedNanos: String(process.hrtime.bigint()) })
 
 /** Everything up to the first page. */
 const opened = Effect.fnUntraced(function*(options: Options, snapshot: Stream.Snapshot) {
@@ -114,17 +120,17 @@ const opened = Effect.fnUntraced(function*(options: Options, snapshot: Stream.Sn
     return yield* Effect.gen(function*() {
       const link = yield* connect(options.to)
       const recovered = yield* RecoveryHandshake.perform(link, snapshot.blocks)
-      const startedAt = performance.now()
+      const started = now()
       yield* LinkIo.writeAll(link, first)
-      return { link, urgent: undefined, recovered, startedAt, bytes: recovered.bytes + first.length } satisfies Opened
+      return { link, urgent: undefined, recovered, ...started, bytes: recovered.bytes + first.length } satisfies Opened
     }).pipe(Effect.uninterruptible)
   }
   const link = yield* connect(options.to)
   // The destination tells its channels apart by their order, and begins once both are there.
   const urgent = options.preempt ? yield* connect(options.to) : undefined
-  const startedAt = performance.now()
+  const started = now()
   yield* LinkIo.writeAll(link, first)
-  return { link, urgent, recovered: undefined, startedAt, bytes: first.length } satisfies Opened
+  return { link, urgent, recovered: undefined, ...started, bytes: first.length } satisfies Opened
 })
 
 const asked = (options: Options, blocks: ReadonlyArray<QemuBlock>) => {
@@ -155,7 +161,10 @@ export const begin = (options: Options): Effect.Effect<Restoring, QemuReason, Sc
         ? Destination.recover(qmp, manifest, options.to)
         : Destination.prepare(qmp, manifest, { uri: options.to, preempt: options.preempt })
     const source = probe.map((block, i) => ({ ...block, hostPageSize: blocks[i]!.pageSize }))
-    const { bytes, link, recovered, startedAt, urgent } = yield* opened(options, { ...image.snapshot, blocks })
+    const { bytes, link, recovered, startedAt, startedNanos, urgent } = yield* opened(options, {
+      ...image.snapshot,
+      blocks
+    })
 
     const loaded = Deferred.makeUnsafe<void>()
     let loadedMs: number | null = null
@@ -232,6 +241,7 @@ export const begin = (options: Options): Effect.Effect<Restoring, QemuReason, Sc
         pageSize: TARGET_PAGE_SIZE,
         pages: { total, onDemand, background, fill, had },
         bytesOnWire: bytes + bytesSent + receiver.bytesReceived(),
+        startedNanos,
         loadedMs,
         totalMs,
         throughputMiBps: memoryBytes / 2 ** 20 / (totalMs / 1000)

@@ -22,7 +22,7 @@ export const missing = (): { readonly missing?: string } =>
 
 /** The boot sector, assembled; `cfg_start` and `cfg_count` stay as they are: all memory from 2 MiB on. */
 const bootSector = (): string => {
-  const from = fileURLToPath(new URL("./qemu/guest.S", import.meta.url))
+  const from = fileURLToPath(new URL("../test/qemu/guest.S", import.meta.url))
   const object = join(scratch(), "guest.o")
   const image = join(scratch(), "guest.img")
   for (
@@ -32,7 +32,7 @@ const bootSector = (): string => {
     ] as const
   ) {
     const { status, stderr } = spawnSync(tool, args, { encoding: "utf8" })
-    if (status !== 0) throw new Error(`${tool} refused bench/qemu/guest.S: ${stderr}`)
+    if (status !== 0) throw new Error(`${tool} refused test/qemu/guest.S: ${stderr}`)
   }
   return image
 }
