@@ -23,7 +23,7 @@ import * as SenderLane from "./SenderLane.ts"
 import type { BlockState } from "./SenderLane.ts"
 
 /** Background data encoded at once: the longest a page asked for waits in this process. */
-const BACKGROUND_CHUNK = 16 * 1024
+const BACKGROUND_CHUNK = 32 * 1024
 /** Requested pages encoded at once; the buffer holds this and one record. */
 const DEMAND_CHUNK = 64 * 1024
 /**
