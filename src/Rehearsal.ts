@@ -27,7 +27,7 @@ import * as RateLimit from "./services/RateLimit.ts"
 /** Completes when every page has moved and both sides have said goodbye. */
 export const rehearsal = Effect.fnUntraced(function*(stage: Stage.Stage) {
   const clock = yield* Clock.Clock
-  const { block, blocks, busyPoll, daemonEnd, destination, guestEnd, source, touch, uffd } = stage
+  const { block, blocks, busyPoll, daemonEnd, destination, guestEnd, pages, source, touch, uffd } = stage
 
   const senderInbox = yield* Queue.bounded<SenderMessage>(MAILBOX_CAPACITY)
   const sender = SourceSender.make({
@@ -94,7 +94,7 @@ export const rehearsal = Effect.fnUntraced(function*(stage: Stage.Stage) {
 
   sender.begin(receiver)
   const sending = yield* Effect.forkScoped(sender.run, { startImmediately: true })
-  for (let page = 0; page < Stage.PAGES; page++) yield* touch(page)
+  for (let page = 0; page < pages; page++) yield* touch(page)
   yield* Fiber.join(sending)
   yield* Fiber.join(daemon)
 })

@@ -20,6 +20,8 @@ export const PAGE = 4096
 export const PAGES = 256
 
 export interface Stage {
+  /** Pages of the guest. */
+  readonly pages: number
   readonly block: SourceBlock
   readonly blocks: ReadonlyArray<RegisteredBlock>
   readonly uffd: FaultChannel
@@ -34,7 +36,7 @@ export interface Stage {
 
 /** Every other page is uniform: both kinds of record are sent and installed. */
 const fill = (bytes: Uint8Array) => {
-  for (let page = 0; page < PAGES; page += 2) bytes[page * PAGE] = 1
+  for (let at = 0; at < bytes.length; at += 2 * PAGE) bytes[at] = 1
 }
 
 export const doubles: Effect.Effect<Stage, never, Scope.Scope> = Effect.gen(function*() {
@@ -45,6 +47,7 @@ export const doubles: Effect.Effect<Stage, never, Scope.Scope> = Effect.gen(func
   const [source, destination] = yield* LinkMemory.pair()
   const [guestEnd, daemonEnd] = yield* LinkMemory.pair()
   return {
+    pages: PAGES,
     block,
     blocks: memory.blocks,
     uffd: memory.channel,
@@ -87,7 +90,7 @@ const prompted = (real: FaultChannel, base: number) => {
 }
 
 /** Fails where there is no userfaultfd for this user. */
-export const kernel = (addon: Addon) =>
+export const kernel = (addon: Addon, pages = PAGES) =>
   Effect.gen(function*() {
     const links = yield* Effect.acquireRelease(
       Effect.sync(() =>
@@ -99,7 +102,7 @@ export const kernel = (addon: Addon) =>
     )
     const region = () =>
       Effect.acquireRelease(
-        Effect.sync(() => addon.Region.anonymous(PAGES * PAGE)),
+        Effect.sync(() => addon.Region.anonymous(pages * PAGE)),
         (mapped) => Effect.sync(() => mapped.close())
       )
     const from = yield* region()
@@ -107,8 +110,8 @@ export const kernel = (addon: Addon) =>
     const to = yield* region()
     const loaded = (token: bigint) => ({
       idstr: "rehearsal",
-      length: PAGES * PAGE,
-      maximum: PAGES * PAGE,
+      length: pages * PAGE,
+      maximum: pages * PAGE,
       hostPageSize: PAGE,
       memory: { _tag: "Region", token, backing: "anonymous" } as const
     })
@@ -121,6 +124,7 @@ export const kernel = (addon: Addon) =>
     const [source, destination, guestEnd, daemonEnd] = links
     const { touch, uffd } = prompted(served, blocks[0]!.address)
     return {
+      pages,
       block: block!,
       blocks,
       uffd,

@@ -456,7 +456,9 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     busyPoll,
     now,
     since: () => faultAt,
-    active: () => failure === undefined && !inputEnded && installer.idle,
+    // Not beyond the answer: the guest that it lets go on needs a CPU, and a daemon in a session of its own yields to
+    // nobody outside of it where the kernel schedules by sessions (autogroup).
+    active: () => counters.get("outstanding") > 0 && failure === undefined && !inputEnded && installer.idle,
     act: (ready) => {
       if ((ready & Ready.First) !== 0) {
         readEvents()
@@ -479,7 +481,8 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
           return
         }
         take(n)
-        readEvents()
+        // A burst that does not fill the ring was all there is.
+        if (n === uffd.ring.length / EVENT_WORDS) readEvents()
         serveFaults()
         linger()
       })

@@ -23,7 +23,7 @@ import * as SenderLane from "./SenderLane.ts"
 import type { BlockState } from "./SenderLane.ts"
 
 /** Background data encoded at once: the longest a page asked for waits in this process. */
-const BACKGROUND_CHUNK = 16 * 1024
+const BACKGROUND_CHUNK = 32 * 1024
 /** Requested pages encoded at once; the buffer holds this and one record. */
 const DEMAND_CHUNK = 64 * 1024
 /**
@@ -376,18 +376,22 @@ export const make = (options: Options): SourceSender => {
     return n
   }
 
-  const pump = () => {
+  /** `polled`: requests have just been looked for. */
+  const pump = (polled = false) => {
     if (pumping || failure !== undefined) return
     pumping = true
     let turn = TURN_BYTES
+    let look = !polled
     while (failure === undefined) {
-      if (main.pending() === 0 || quick.pending() === 0) requests.poll()
+      if (look && (main.pending() === 0 || quick.pending() === 0)) requests.poll()
+      look = true
       if (quick !== main && quick.pending() === 0) refillQuick()
       if (main.pending() === 0) refill()
       if (failure !== undefined) break
       if (main.pending() === 0 && quick.pending() === 0 && (!eosQueued || urgentEnded || quick === main)) {
         watch(false)
-        wake()
+        // The fiber waits for failures, and for the end.
+        if (eosQueued) wake()
         break
       }
       const n = flush(main) + (quick === main ? 0 : flush(quick))
@@ -404,7 +408,7 @@ export const make = (options: Options): SourceSender => {
   const serve = (request: SourceRequest) => {
     if (request._tag === "Failed") return
     advance({ _tag: request._tag }, "pages" in request ? request : undefined)
-    pump()
+    pump(true)
   }
 
   /** Waits until the data path calls `wake`. */

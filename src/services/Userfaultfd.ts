@@ -229,6 +229,7 @@ export const serve = (
     drain: () => addon.readEvents(descriptor, ring),
     copy: (address, source, offset, length) => addon.copy(descriptor, address, source, offset, length, 0),
     copyRun: (address, source, offset, stride, pageSize, pages) => {
+      if (pages === 1) return addon.copy(descriptor, address, source, offset, pageSize, 0) === pageSize ? 1 : 0
       let done = 0
       while (done < pages) {
         const some = Math.min(pages - done, RUN_PAGES)
