@@ -1,5 +1,7 @@
 /** The programs in `examples/`, run as their headers say. */
 import { assert, describe, it } from "@effect/vitest"
+import { execFileSync } from "node:child_process"
+import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { directory, start } from "../cli/Postcopy.ts"
@@ -58,5 +60,59 @@ describe.skipIf(!canReceive)(`examples${why}`, { timeout: 120_000 }, () => {
       child.kill("SIGTERM")
       await ended
     }
+  })
+})
+
+describe.skipIf(!canReceive)(`examples/v86${why}`, { timeout: 120_000 }, () => {
+  const guest = fileURLToPath(new URL("../../examples/v86/guest.ts", import.meta.url))
+
+  it("an x86 machine moves between two processes while it runs, and never finds a wrong word", async () => {
+    const folder = directory()
+    const [here, there, uri] = [join(folder, "here"), join(folder, "there"), `unix:${join(folder, "link")}`]
+    const running = start(["run", guest, "--control", here, "--json"])
+    const receiving = start(["receive", guest, uri, "--control", there, "--json"])
+    await Promise.all([running.event("running"), receiving.event("listening")])
+    const status = async (control: string) => {
+      const { code, objects, stderr } = await start(["call", "--control", control, "--json", `{"op":"status"}`]).ended
+      assert.strictEqual(code, 0, stderr)
+      return objects[0]
+    }
+    /** Waits for passes over all of its memory, by asking. */
+    const passed = async (control: string, passes: number): Promise<any> => {
+      for (;;) {
+        const now = await status(control)
+        if (now.passes >= passes || now.badAddress !== 0) return now
+      }
+    }
+    const before = await passed(here, 1)
+    assert.strictEqual((await start(["migrate", uri, "--control", here]).ended).code, 0)
+    const after = await passed(there, before.passes + 3)
+    assert.deepStrictEqual([after.badAddress, after.serial.errors], [0, 0])
+    assert.isAtLeast(after.serial.ticks, before.serial.ticks + 3)
+    assert.isAtLeast(after.passes, before.passes + 3)
+    for (const control of [here, there]) assert.strictEqual((await start(["quit", "--control", control]).ended).code, 0)
+  })
+
+  it("its ROM is what its source says", () => {
+    const folder = directory()
+    const source = fileURLToPath(new URL("../../examples/v86/rom.S", import.meta.url))
+    execFileSync("as", ["--32", source, "-o", join(folder, "rom.o")])
+    execFileSync("ld", [
+      "-m",
+      "elf_i386",
+      "-Ttext",
+      "0",
+      "-e",
+      "0",
+      "--oformat",
+      "binary",
+      join(folder, "rom.o"),
+      "-o",
+      join(folder, "rom.bin")
+    ])
+    const written = /rom =([\s\S]*?)\n\n/.exec(readFileSync(guest, "utf8"))![1]!.match(/"([^"]*)"/g)!.map((part) =>
+      part.slice(1, -1)
+    ).join("")
+    assert.strictEqual(readFileSync(join(folder, "rom.bin")).toString("base64"), written)
   })
 })
