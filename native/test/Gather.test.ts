@@ -58,7 +58,7 @@ describe("gatherRanges", () => {
     const region = Region.anonymous(2 * P)
     region.write(0, page(1), 0, P)
     const into = new Uint8Array(4 * P)
-    const outside = Float64Array.of(...[0, P, 0, 0], ...[P, 2 * P, 0, 0])
+    const outside = Float64Array.from([[0, P, 0, 0], [P, 2 * P, 0, 0]].flat())
     assert.strictEqual(gatherRanges(region, outside, 2, into, 0), 1)
     assert.strictEqual(outside[3], 1)
     assert.strictEqual(gatherRanges(region, outside.slice(4), 1, into, 0), ERANGE)

@@ -276,12 +276,15 @@ export const make = (options: Options): SourceSender => {
     wake()
   }
 
+  /** Whether pages are sent that nobody asked for and nothing speaks for: that can change at any time. */
+  const pushes = () => background && rate.background()
+
   /** What nobody asked for, unless the budget is spent or the guest is about to ask for more. */
   const sendBackground = () => {
     if (!rate.open()) return
     fillUnasked(firstPages)
     if (main.pending() === 0) fillUnasked(nearPages)
-    if (main.pending() > 0 || !background) return
+    if (main.pending() > 0 || !pushes()) return
     const time = now()
     if (time - askedAt < QUIET_MILLIS && time - beganAt < FIRST_STEPS_MILLIS) held.openUnsafe()
     else fillUnasked(otherPages)
@@ -348,7 +351,7 @@ export const make = (options: Options): SourceSender => {
       if (main.pending() > 0) return
       if (dirty === 0 && (quick.midUnit() || quick.pending() > 0)) return
     }
-    advance({ _tag: "Tick", background: background || order.hasFirst || !near.empty, dirty })
+    advance({ _tag: "Tick", background: pushes() || order.hasFirst || !near.empty, dirty })
   }
 
   const refillQuick = () => {

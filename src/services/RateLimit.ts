@@ -1,6 +1,6 @@
 /**
  * The bandwidth limit of a source: a budget for each tick of 100 ms. Background pages stop when it is spent; pages asked
- * for are charged to it and never wait for it. Without a limit there is no tick. It can also hold background pages altogether.
+ * for are charged to it and never wait for it. Without a limit there is no tick. It also says whether there are background pages at all.
  */
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
@@ -9,7 +9,7 @@ import * as Latch from "effect/Latch"
 export const TICK_MILLIS = 100
 
 export interface RateLimit {
-  /** Whether background data may be sent now. */
+  /** Whether the budget allows more data that nobody asked for now. */
   readonly open: () => boolean
   /** Charges bytes that were sent, whatever they were. */
   readonly charge: (bytes: number) => void
@@ -31,7 +31,7 @@ export const make = (bytesPerSecond: number | undefined): RateLimit => {
   let onChange = () => {}
   return {
     // "Sent more than the budget" stops, so one chunk of overshoot a tick is normal.
-    open: () => background && (limit === undefined || sent <= (limit * TICK_MILLIS) / 1000 && limit > 0),
+    open: () => limit === undefined || sent <= (limit * TICK_MILLIS) / 1000 && limit > 0,
     charge: (bytes) => {
       sent += bytes
     },

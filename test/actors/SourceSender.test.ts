@@ -234,6 +234,20 @@ describe("a source without background", () => {
       assert.isUndefined(life.pollUnsafe())
     }))
 
+  it.effect("by a switch: it still runs ahead of what is asked for, and sends the rest once it is switched on", () =>
+    Effect.gen(function*() {
+      const rig = yield* SourceRig.make({ blocks: two, prefault: { forward: 2, backward: 0 } })
+      rig.rate.setBackground(false)
+      yield* rig.begin
+      rig.ask("pc.ram", 10)
+      yield* settle
+      assert.deepStrictEqual(rig.pagesOf("pc.ram"), [10, 11, 12])
+      rig.rate.setBackground(true)
+      yield* TestClock.adjust(1)
+      yield* until("the end of the stream", () => rig.seen.eos > 0)
+      assert.lengthOf(rig.arrived, 49)
+    }))
+
   it.effect("B14: ends by itself once every page was asked for or removed", () =>
     Effect.gen(function*() {
       const rig = yield* SourceRig.make({ blocks: two, background: false })
