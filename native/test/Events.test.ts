@@ -74,6 +74,8 @@ describe.skipIf(!privileged)("events of another process", () => {
 
   it("whose descriptor nobody adopts close it with the thread that read them", async () => {
     const guest = await start(constants.FEATURE_EVENT_FORK)
+    // What Node opens once for all threads is open from here on.
+    await once(new Worker("", { eval: true }), "exit")
     const before = fs.readdirSync("/proc/self/fd").length
     const reader = `
       const { parentPort, workerData } = require("node:worker_threads")
