@@ -6,7 +6,8 @@ import * as Campaign from "./Campaign.ts"
 const SEED = 20_111_229
 const INPUTS = 12_000
 
-describe("hostile bytes", () => {
+// Half a minute on two idle cores.
+describe("hostile bytes", { timeout: 300_000 }, () => {
   it("crash, hang or bloat no decoder and neither live end, which do what the reference says", async () => {
     const { outcomes } = await Campaign.run({ inputs: INPUTS, seed: SEED })
     const seen = [...outcomes.keys()]
