@@ -56,6 +56,8 @@ export interface Options {
 
 /** Bytes of a target page. Both ends are configured alike: it is not negotiated. */
 const TARGET_PAGE_SIZE = 4096
+/** Restoring the device state and the guest's first touch of memory take less at the destination, ms. */
+const FIRST_ASK_MILLIS = 10
 const RAM_SECTION = 1
 const GUEST_SECTION = 2
 
@@ -145,7 +147,8 @@ const untilLatch = Effect.fnUntraced(function*(
     rate: outgoing.rate,
     ...(prefault === undefined ? {} : { prefault }),
     inbox: mailbox,
-    now: millisOf(clock)
+    now: millisOf(clock),
+    firstAskMillis: FIRST_ASK_MILLIS
   })
   const receiver = RequestReceiver.make({
     dialect: umem,

@@ -4,6 +4,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
+import * as nodeModule from "node:module"
 import * as Channel from "./actors/Channel.ts"
 import { type DaemonMessage, MAILBOX_CAPACITY } from "./actors/Mailboxes.ts"
 import * as PipeMessages from "./actors/PipeMessages.ts"
@@ -31,6 +32,8 @@ const main = Effect.gen(function*() {
   const handoverSocket = addon.Descriptor.adopt(HANDOVER_FD)
   const channelSocket = addon.Descriptor.adopt(CHANNEL_FD)
   yield* rehearseWithKernel
+  // Now, with all that the rehearsal has compiled, and not at the end, where somebody waits for this process to be gone.
+  nodeModule.flushCompileCache?.()
   Handover.sendReady(addon, handoverSocket)
   const received = yield* Handover.receive(addon, handoverSocket)
   if (received === undefined) return 0
@@ -75,7 +78,7 @@ const main = Effect.gen(function*() {
 })
 
 Effect.runPromise(Effect.scoped(main)).then(
-  (code) => process.exit(code),
+  (code) => Binding.require().exitNow(code),
   (error: unknown) => {
     process.stderr.write(`postcopy: the umem daemon failed: ${error instanceof Error ? error.stack : String(error)}\n`)
     process.exit(1)

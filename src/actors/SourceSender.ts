@@ -71,6 +71,11 @@ export interface Options {
   readonly first?: ReadonlyArray<PageName>
   /** Pages sent with each one that is asked for, behind it and before it. Default none. */
   readonly prefault?: Prefault
+  /**
+   * How long the background waits for the first request after the destination's first sign of life, ms: what is sent before
+   * would have to be installed first. Default: not at all.
+   */
+  readonly firstAskMillis?: number
   /** A second connection, for pages that were asked for. */
   readonly urgent?: { readonly link: Link; readonly encoder: PageEncoder }
   /** Milliseconds of a clock that never goes back. */
@@ -118,7 +123,17 @@ const clearUnits = ({ dirty, unit }: BlockState, received: Bitmap): void => {
 }
 
 export const make = (options: Options): SourceSender => {
-  const { dialect, inbox, link, now, prefault = { forward: 0, backward: 0 }, rate, targetPageSize, urgent } = options
+  const {
+    dialect,
+    firstAskMillis = 0,
+    inbox,
+    link,
+    now,
+    prefault = { forward: 0, backward: 0 },
+    rate,
+    targetPageSize,
+    urgent
+  } = options
   let { background } = options
 
   let total = 0
@@ -150,6 +165,8 @@ export const make = (options: Options): SourceSender => {
   const held = Latch.makeUnsafe(false)
   let beganAt = 0
   let askedAt = -Infinity
+  /** When the destination gave its first sign of life; until then it reads nothing either. */
+  let heardAt = Infinity
   let requests: RequestSource = { poll: () => {}, ended: () => false }
   let begun = false
   let pumping = false
@@ -279,14 +296,20 @@ export const make = (options: Options): SourceSender => {
   /** Whether pages are sent that nobody asked for and nothing speaks for: that can change at any time. */
   const pushes = () => background && rate.background()
 
+  /** Whether the guest at the destination is about to ask: then nothing must be in its way. */
+  const firstSteps = (time: number): boolean => {
+    if (time - beganAt >= FIRST_STEPS_MILLIS) return false
+    if (askedAt > -Infinity) return time - askedAt < QUIET_MILLIS
+    return firstAskMillis > 0 && time - heardAt < firstAskMillis
+  }
+
   /** What nobody asked for, unless the budget is spent or the guest is about to ask for more. */
   const sendBackground = () => {
     if (!rate.open()) return
     fillUnasked(firstPages)
     if (main.pending() === 0) fillUnasked(nearPages)
     if (main.pending() > 0 || !pushes()) return
-    const time = now()
-    if (time - askedAt < QUIET_MILLIS && time - beganAt < FIRST_STEPS_MILLIS) held.openUnsafe()
+    if (firstSteps(now())) held.openUnsafe()
     else fillUnasked(otherPages)
   }
 
@@ -410,6 +433,7 @@ export const make = (options: Options): SourceSender => {
 
   const serve = (request: SourceRequest) => {
     if (request._tag === "Failed") return
+    heardAt = Math.min(heardAt, now())
     advance({ _tag: request._tag }, "pages" in request ? request : undefined)
     pump(true)
   }

@@ -50,15 +50,23 @@ export const readSome = (link: Link, into: Uint8Array): Effect.Effect<number, Li
 const FIRST_LOOK = 0.1
 const LAST_LOOK = 5
 
+/** Looks before the first pause, a turn of the event loop apart: a timer takes a millisecond, a peer that is awake less. */
+const QUICK_LOOKS = 100
+
 /** Waits until the peer has taken every byte, at most `millis`. */
 export const drained = (link: Link, millis: number): Effect.Effect<void, LinkFailed> =>
   Effect.gen(function*() {
     let pause = FIRST_LOOK
     let waited = 0
+    let looks = 0
     while (true) {
       const n = link.unsent()
       if (n === 0) return
       if (n < 0) return yield* broken(link, n)
+      if (++looks < QUICK_LOOKS) {
+        yield* Effect.yieldNow
+        continue
+      }
       if (waited >= millis) {
         return yield* new LinkFailed({
           code: "TIMEOUT",

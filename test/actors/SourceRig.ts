@@ -29,6 +29,7 @@ export interface Options {
   readonly background?: boolean
   readonly maxBandwidth?: number
   readonly prefault?: SourceSender.Prefault
+  readonly firstAskMillis?: number
   readonly link?: LinkMemory.Options
   /** Replaces the source's end of the link. */
   readonly wrap?: (link: Link) => Link
@@ -57,7 +58,8 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     rate,
     inbox,
     now,
-    prefault: options.prefault ?? { forward: 0, backward: 0 }
+    prefault: options.prefault ?? { forward: 0, backward: 0 },
+    firstAskMillis: options.firstAskMillis ?? 0
   })
   const receiver = RequestReceiver.make({
     dialect: umem,

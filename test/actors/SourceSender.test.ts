@@ -48,6 +48,40 @@ describe("the source's page stream", () => {
       assert.deepStrictEqual(rig.pagesOf("pc.ram"), range(400))
     }))
 
+  it.effect("sends nothing before the guest's first request, for as long as the destination may need to make it", () =>
+    Effect.gen(function*() {
+      const passes = Effect.fnUntraced(function*(millis: number) {
+        for (let i = 0; i < millis; i++) {
+          yield* TestClock.adjust(1)
+          yield* settle
+        }
+      })
+      const rig = yield* SourceRig.make({ blocks: two, firstAskMillis: 10 })
+      yield* rig.begin
+      yield* passes(20)
+      rig.send(Request.init())
+      yield* passes(8)
+      assert.deepStrictEqual(rig.arrived, [])
+      rig.ask("vga.vram", 4)
+      yield* settle
+      assert.deepStrictEqual(rig.arrived.map(({ idstr, page }) => [idstr, page]), [["vga.vram", 4]])
+      yield* passes(2)
+      assert.strictEqual(rig.seen.eos, 1)
+
+      const silent = yield* SourceRig.make({ blocks: two, firstAskMillis: 10 })
+      yield* silent.begin
+      silent.send(Request.init())
+      yield* passes(12)
+      assert.strictEqual(silent.seen.eos, 1)
+
+      const mute = yield* SourceRig.make({ blocks: two, firstAskMillis: 10 })
+      yield* mute.begin
+      yield* passes(99)
+      assert.deepStrictEqual(mute.arrived, [])
+      yield* passes(2)
+      assert.strictEqual(mute.seen.eos, 1)
+    }))
+
   it.effect("goes on behind the page last asked for", () =>
     Effect.gen(function*() {
       const rig = yield* SourceRig.make({ blocks: { "pc.ram": blockOf("pc.ram", 400) } })

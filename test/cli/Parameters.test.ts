@@ -148,3 +148,23 @@ describe("GUEST", () => {
       }
     }))
 })
+
+describe("--busy-poll", () => {
+  it.each([["0", 0], ["50", 50], ["1000", 1000]] as const)("%s is %d microseconds", (text, value) => {
+    assert.deepStrictEqual(Parameters.parseBusyPoll(text), Option.some(value))
+  })
+
+  it.each(["1001", "-1", "1.5", "50us", "", " 1"])("%j is refused", (text) => {
+    assert.isTrue(Option.isNone(Parameters.parseBusyPoll(text)))
+  })
+})
+
+describe("--prefault", () => {
+  it.each([["8", 8, 0], ["8,2", 8, 2], ["0,4096", 0, 4096]] as const)("%s is %d and %d", (text, forward, backward) => {
+    assert.deepStrictEqual(Parameters.parsePrefault(text), Option.some({ forward, backward }))
+  })
+
+  it.each(["4097", "1,4097", "-1", "1,", ",1", "1,2,3", "", "x"])("%j is refused", (text) => {
+    assert.isTrue(Option.isNone(Parameters.parsePrefault(text)))
+  })
+})
