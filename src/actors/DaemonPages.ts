@@ -324,6 +324,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
       for (let j = 0; j < wanted; j++) {
         if (table.isRequested(first + i + j)) requested++
         table.received(first + i + j)
+        states.received(pages.targetBase + first + i + j)
       }
       counters.add("onDemand", requested)
       counters.add("background", wanted - requested)
