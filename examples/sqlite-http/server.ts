@@ -11,7 +11,7 @@
 import { Deferred, Effect, Schema } from "effect"
 import { createServer, type IncomingMessage } from "node:http"
 import type { AddressInfo } from "node:net"
-import { Guest, type GuestHandle, migrate, MigrationError, receive } from "postcopy"
+import { Guest, type GuestHandle, listen, migrate, MigrationError } from "postcopy"
 
 const [role, port, from = ""] = process.argv.slice(2)
 
@@ -45,7 +45,11 @@ const program = Effect.gen(function*() {
     Effect.gen(function*() {
       const { http, to } = yield* Schema.decodeUnknownEffect(Move)(body)
       movedTo = http
-      return yield* migrate({ guest: yield* Deferred.await(arrived), to })
+      // When it fails before the switchover the database has never left.
+      const stays = Effect.sync(() => void (movedTo = undefined))
+      return yield* migrate({ guest: yield* Deferred.await(arrived), to }).pipe(
+        Effect.tapError((error) => error.guest === "source" ? stays : Effect.void)
+      )
     })
 
   const services = yield* Effect.context<never>()
@@ -57,11 +61,17 @@ const program = Effect.gen(function*() {
     response.end(JSON.stringify(result._tag === "Success" ? result.success : { error: String(result.failure) }))
   })
   yield* Effect.callback<void>((resume) => void server.listen(Number(port), "127.0.0.1", () => resume(Effect.void)))
-  console.log(JSON.stringify({ http: `http://127.0.0.1:${(server.address() as AddressInfo).port}` }))
+  const ready = Effect.sync(() =>
+    console.log(JSON.stringify({ http: `http://127.0.0.1:${(server.address() as AddressInfo).port}` }))
+  )
 
-  if (role === "source") yield* Deferred.succeed(arrived, yield* Guest.run("sqlite", { memoryMiB: 64 }))
-  else {
-    const { guest, report } = yield* receive({ guest: "sqlite", from, options: { memoryMiB: 64 } })
+  if (role === "source") {
+    yield* Deferred.succeed(arrived, yield* Guest.run("sqlite", { memoryMiB: 64 }))
+    yield* ready
+  } else {
+    const { guest, report, running } = yield* listen({ guest: "sqlite", from, options: { memoryMiB: 64 } })
+    yield* ready
+    yield* running
     yield* Deferred.succeed(arrived, guest)
     console.log(JSON.stringify(yield* report))
   }
