@@ -19,10 +19,12 @@ import * as RequestReceiver from "../actors/RequestReceiver.ts"
 import * as SourceSender from "../actors/SourceSender.ts"
 import * as Supervisor from "../actors/Supervisor.ts"
 import { type LinkFailed, type Reason, Refused } from "../MigrationError.ts"
+import * as Binding from "../native/Binding.ts"
 import { Ping, TARGET_PAGE_SIZE } from "../protocol/qemu/Constants.ts"
 import type { QemuBlock } from "../protocol/qemu/QemuBlock.ts"
 import * as QemuDialect from "../protocol/qemu/QemuDialect.ts"
 import * as Stream from "../protocol/qemu/Stream.ts"
+import * as BusyPoll from "../services/BusyPoll.ts"
 import type { Link } from "../services/Link.ts"
 import * as LinkIo from "../services/LinkIo.ts"
 import { Links } from "../services/Links.ts"
@@ -133,6 +135,27 @@ const opened = Effect.fnUntraced(function*(options: Options, snapshot: Stream.Sn
   return { link, urgent, recovered: undefined, ...started, bytes: first.length } satisfies Opened
 })
 
+/** Waits for the guest's next request without sleeping, where the addon can: it comes sooner than a wake-up. */
+const lingerAt = (
+  { descriptor }: Link,
+  receiver: RequestReceiver.RequestReceiver,
+  sender: SourceSender.SourceSender,
+  act: (readable: boolean) => void
+): () => void => {
+  const addon = Binding.load()
+  if (addon === undefined || descriptor === undefined) return () => {}
+  const busyPoll = BusyPoll.make(addon, BusyPoll.DEFAULT_MICROS, descriptor, null)
+  if (busyPoll === undefined) return () => {}
+  return BusyPoll.lingering({
+    busyPoll,
+    now: () => performance.now(),
+    since: sender.askedAt,
+    active: () => !receiver.ended(),
+    wantsWritable: sender.waitsForLink,
+    act: () => act(true)
+  })
+}
+
 const asked = (options: Options, blocks: ReadonlyArray<QemuBlock>) => {
   if (options.preempt && options.to === "-") {
     return new Refused({ detail: "a second channel needs a URI to connect to: it cannot go over stdin and stdout" })
@@ -207,9 +230,14 @@ export const begin = (options: Options): Effect.Effect<Restoring, QemuReason, Sc
       server,
       sender: inbox
     })
-    link.attach((readable) => {
+    const act = (readable: boolean) => {
       if (readable) receiver.poll()
       sender.pump()
+    }
+    const linger = lingerAt(link, receiver, sender, act)
+    link.attach((readable) => {
+      act(readable)
+      linger()
     })
     urgent?.attach(() => sender.pump())
     link.watch(true, false)
