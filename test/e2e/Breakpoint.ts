@@ -17,13 +17,25 @@ const arrow = arrows.find(({ name }) => name === process.env["POSTCOPY_TEST_ARRO
 
 if (isMainThread && arrow !== undefined && processOf(process.argv) === arrow.at) breakAt(arrow)
 
-function breakAt({ matches, when }: Arrow): void {
+function breakAt({ at, matches, when }: Arrow): void {
   const addon = createRequire(import.meta.url)("userfaultfd-napi") as Record<string, (...args: Array<any>) => any>
   const seen: Array<string> = []
   let done = false
+  // Before it has the link, a process only rehearses: the same messages, with itself.
+  let linked = false
+  for (
+    const call of { source: ["connectUnix", "connectTcp"], destination: ["accept"], daemon: ["receiveDescriptors"] }[at]
+  ) {
+    const original = addon[call]!
+    addon[call] = (...args) => {
+      const result = original(...args)
+      if (result !== null && (at !== "daemon" || result.bytes > 0)) linked = true
+      return result
+    }
+  }
   /** `bytes` are about to be written, were read, or carry descriptors. */
   const look = (what: Arrow["when"], bytes: Uint8Array) => {
-    if (done || what !== when || !matches(bytes, seen)) return
+    if (done || !linked || what !== when || !matches(bytes, seen)) return
     done = true
     writeSync(2, `arrow ${process.pid}\n`)
     // To the main thread, which this is: it does not get past this call before it is continued.
@@ -32,12 +44,12 @@ function breakAt({ matches, when }: Arrow): void {
   for (const [call, what] of [["write", "writing"], ["sendDescriptors", "handing over"]] as const) {
     const original = addon[call]!
     addon[call] = (...args) => {
-      const [, from, at, length] = args as [unknown, Uint8Array, number, number]
-      const bytes = call === "write" ? from.subarray(at, at + length) : from
+      const [, from, start, length] = args as [unknown, Uint8Array, number, number]
+      const bytes = call === "write" ? from.subarray(start, start + length) : from
       look(what, bytes)
       const result = original(...args)
       // What was said before tells the first page from the framing.
-      if (call === "write" && result > 0) seen.push(String.fromCharCode(...bytes.subarray(0, 1)) + result)
+      if (linked && call === "write" && result > 0) seen.push(String.fromCharCode(...bytes.subarray(0, 1)) + result)
       return result
     }
   }
