@@ -52,7 +52,7 @@ const copyTo = (directory) => {
     include: ["native/test/**/*.test.ts"],
     // They compile and install other builds.
     exclude: ["**/Build.test.ts", "**/Install.test.ts"],
-    maxWorkers: 2, testTimeout: 170_000, hookTimeout: 60_000
+    maxWorkers: 2, testTimeout: 240_000, hookTimeout: 60_000
   } }\n`
   fs.writeFileSync(path.join(directory, "vitest.config.mjs"), configuration)
   fs.writeFileSync(path.join(directory, "package.json"), "{ \"private\": true, \"type\": \"module\" }\n")

@@ -22,7 +22,10 @@ interface Closable {
 const isClosable = (value: unknown): value is Closable =>
   [Descriptor, Region, Poller, FaultPoller, DirtyTracker].some((kind) => value instanceof kind)
 
-describe("random arguments", () => {
+/** A machine with other work takes many times what a quiet one does. */
+const timeout = 240_000
+
+describe("random arguments", { timeout }, () => {
   it(`leave the process alive in ${CALLS} calls`, async () => {
     // Not thrown at: what ends the process or makes a descriptor block. Numbers that may be adopted or duplicated are
     // tokens and numbers far above those of Node, which a program must not take over.
