@@ -102,7 +102,7 @@ export const start = async (
     "-nodefaults",
     "-no-user-config",
     "-drive",
-    `file=${options.disk},format=qcow2,if=ide`,
+    `file=${options.disk},format=qcow2,if=ide,file.locking=off`,
     "-chardev",
     `socket,id=c1,path=${com1}`,
     "-serial",

@@ -57,7 +57,7 @@ const TAKE_BACK_MILLIS = 10_000
 const PROGRESS_PAGES = 8192
 
 /** States from which a guest can be captured. */
-const capturable = new Set(["running", "paused", "prelaunch", "postmigrate", "suspended", "debug"])
+const capturable = new Set(["running", "paused", "prelaunch", "suspended", "debug"])
 
 /** Gives QEMU one end of a socket pair, and keeps the other. */
 const connectPair = Effect.fnUntraced(function*(qmp: QmpClient.QmpClient) {
@@ -155,7 +155,8 @@ const captured = (options: Options): Effect.Effect<Saved, QemuReason, Scope.Scop
     const qmp = yield* QmpClient.connect(options.qmp)
     const guestWas = yield* Monitor.runState(qmp)
     if (!capturable.has(guestWas)) {
-      return yield* new Refused({ detail: `the guest is ${guestWas}: it cannot be captured now` })
+      const remedy = guestWas === "postmigrate" ? "; it was captured already: let it run first (QMP cont)" : ""
+      return yield* new Refused({ detail: `the guest is ${guestWas}: it cannot be captured now${remedy}` })
     }
     const vcpus = yield* Monitor.vcpus(qmp)
     const pageSizes = yield* Monitor.pageSizes(qmp)
