@@ -138,6 +138,16 @@ export const childrenOf = (pid: number): ReadonlyArray<number> => {
   return found
 }
 
+/** Whether a process runs: one that has ended and whose new parent has not looked yet does not. */
+export const runs = (pid: number): boolean => {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8")
+    return !/^[ZX]/.test(stat.slice(stat.lastIndexOf(")") + 2))
+  } catch {
+    return false
+  }
+}
+
 /** The umem daemon of a receiving process. */
 export const daemonOf = (receiver: Running): number => {
   const daemons = childrenOf(receiver.pid)
