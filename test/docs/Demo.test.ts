@@ -8,7 +8,7 @@ import { canReceive, why } from "../cli/Shells.ts"
 const shape = (text: string) =>
   text.trim().split("\n").map((line) => line.replace(/(?<![0-9a-f])\d+(\.\d+)?(?![0-9a-f])/g, "N"))
 
-describe.skipIf(!canReceive)(`the README's picture of npm start${why}`, () => {
+describe.skipIf(!canReceive)(`the README's picture of npm start${why}`, { timeout: 180_000 }, () => {
   it("is what npm start prints", async () => {
     const readme = readFileSync(new URL("../../README.md", import.meta.url), "utf8")
     const shown = /```text\n(The sqlite guest moved[^`]*)```/.exec(readme)?.[1]
