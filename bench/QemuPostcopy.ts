@@ -38,9 +38,10 @@ const bootSector = (): string => {
 }
 
 /** A QMP connection. */
-const monitor = async (path: string) => {
+const monitor = async (machine: Processes.Running, path: string) => {
   let socket: net.Socket
   for (;;) {
+    if (machine.child.exitCode !== null) throw new Error(`${QEMU} ended before its monitor answered`)
     socket = net.connect(path)
     const connected = await Promise.race([
       once(socket, "connect").then(() => true, () => false),
@@ -65,9 +66,16 @@ const monitor = async (path: string) => {
   return { ask, close: () => socket.destroy() }
 }
 
+/** How long a step may take: TCG boots a guest of a GiB in some ten seconds on a quiet machine. */
+const PATIENCE_MILLIS = 180_000
+
 /** Polls until it is so. */
 const until = async (so: () => Promise<boolean> | boolean): Promise<void> => {
-  while (!(await so())) await new Promise((resolve) => setTimeout(resolve, 5))
+  const since = performance.now()
+  while (!(await so())) {
+    if (performance.now() - since > PATIENCE_MILLIS) throw new Error("QEMU does not come any further")
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
 }
 
 let serial = 0
@@ -98,7 +106,7 @@ export const migrate = async (mebibytes: number) => {
   const source = Processes.start(QEMU, machine("s"))
   const destination = Processes.start(QEMU, [...machine("d"), "-incoming", "defer"])
   try {
-    const [here, there] = [await monitor(at("s-qmp")), await monitor(at("d-qmp"))]
+    const [here, there] = [await monitor(source, at("s-qmp")), await monitor(destination, at("d-qmp"))]
     const enable = (capability: string) => ({ capability, state: true })
     await there.ask("migrate-set-capabilities", {
       capabilities: [enable("postcopy-ram"), enable("postcopy-blocktime")]
