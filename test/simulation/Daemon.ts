@@ -14,14 +14,18 @@ import * as LinkIo from "../../src/services/LinkIo.ts"
 import type { PageStates } from "../../src/services/PageStates.ts"
 import { Settings } from "../../src/services/Settings.ts"
 import { EVENT_WORDS, type FaultChannel, type RegisteredBlock } from "../../src/services/Userfaultfd.ts"
-import type { Kernel } from "./Kernel.ts"
+import { Errno, type Kernel } from "./Kernel.ts"
 import type { Scenario } from "./Scenario.ts"
 import type { Process } from "./World.ts"
 
 /** The daemon's descriptor of the userfaultfd. */
 export const serve = (process: Process, kernel: Kernel, { interleaving, ringEvents }: Scenario): FaultChannel => {
-  // The guest's threads run on while the daemon does: between any two of its system calls.
-  const meanwhile = () => process.world.interleave(interleaving)
+  // The guest's threads run on while the daemon does: between any two of its system calls. They like to be where it is.
+  const meanwhile = (address = -1) => {
+    kernel.near = address
+    process.world.interleave(interleaving)
+    kernel.near = -1
+  }
   const ring = new Float64Array(ringEvents * EVENT_WORDS)
   let onBurst: ((count: number) => void) | undefined
   let open = true
@@ -44,15 +48,25 @@ export const serve = (process: Process, kernel: Kernel, { interleaving, ringEven
       return kernel.read(ring, ringEvents)
     },
     copy: (address, bytes, offset, length) => {
-      meanwhile()
+      meanwhile(address)
       return kernel.copy(address, bytes, offset, length)
     },
+    copyRun: (address, bytes, offset, stride, pageSize, pages) => {
+      for (let i = 0; i < pages; i++) {
+        meanwhile(address + i * pageSize)
+        const n = kernel.copy(address + i * pageSize, bytes, offset + i * stride, pageSize)
+        // As the addon has it: a page that is there already counts, and whoever waits for it is woken.
+        if (n === Errno.EEXIST) kernel.wake(address + i * pageSize, pageSize)
+        else if (n < 0) return i
+      }
+      return pages
+    },
     zeropage: (address, length) => {
-      meanwhile()
+      meanwhile(address)
       return kernel.zeropage(address, length)
     },
     continueRange: (address, length) => {
-      meanwhile()
+      meanwhile(address)
       return kernel.continueRange(address, length)
     },
     wake: (address, length) => kernel.wake(address, length),

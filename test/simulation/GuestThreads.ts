@@ -144,6 +144,12 @@ export class Guest {
 
   #draw(): readonly [block: number, page: number] {
     const { kernel, world: { random } } = this.options
+    if (kernel.near >= 0 && random.chance(0.4)) {
+      for (const [block, { address, pages }] of kernel.blocks.entries()) {
+        const page = (kernel.near - address) / kernel.pageSize
+        if (page >= 0 && page < pages.length) return [block, page]
+      }
+    }
     const block = random.below(kernel.blocks.length)
     return [block, random.below(kernel.blocks[block]!.pages.length)]
   }

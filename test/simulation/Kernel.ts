@@ -72,6 +72,8 @@ export class Kernel {
   served = false
   /** The process is gone. */
   gone = false
+  /** The page that the daemon is about to install, or -1: where a guest's thread does the most harm. */
+  near = -1
   /** One COPY fails with ENOMEM, when so many pages or fewer are missing. */
   exhaustedAt = 0
   readonly #huge: boolean

@@ -75,7 +75,7 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   ),
   B24: mutant(
     "what was read ahead of the handover is forgotten",
-    change("actors/DaemonPages.ts", "      if (remainder.length > 0) decoder.push(remainder)\n", "")
+    change("actors/DaemonPages.ts", "      if (remainder.length > 0) input.push(remainder)\n", "")
   ),
   B27: mutant(
     "a record that is neither page nor fill counts as a page",
@@ -204,8 +204,8 @@ export const mutants: Readonly<Record<string, Mutant>> = {
     "the daemon takes the end of the connection for the end of the stream",
     change(
       "actors/DaemonPages.ts",
-      "          inputEnded = true\n          fail(\"the source closed",
-      "          inputEnded = true\n          eosSeen = true\n          return wake()\n          fail(\"the source closed"
+      "    if (inputEnded) return\n    inputEnded = true\n",
+      "    if (inputEnded) return\n    inputEnded = true\n    eosSeen = true\n    return wake()\n"
     ),
     change(
       "actors/UmemDaemon.ts",
@@ -277,7 +277,7 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   ),
   "turn-ends": mutant(
     "a turn that wrote all that was encoded is the last one",
-    change("actors/SourceSender.ts", "        watch(true, turn <= 0)\n", "        watch(true)\n")
+    change("actors/SourceSender.ts", "        watch(turn <= 0)\n", "        watch(false)\n")
   ),
   "staged-removed": mutant(
     "what comes for a removed page of a memfd is written to it",

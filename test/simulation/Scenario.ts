@@ -151,10 +151,12 @@ const limits = (random: Random, target: number, huge: boolean): Record<string, n
   BACKGROUND_CHUNK: random.pick([1, 3, 4]) * target,
   // The sender's buffer is made for this: it is never the smaller.
   DEMAND_CHUNK: random.pick([4, 5, 16]) * target,
+  MAX_LOOKED: random.pick([1, 3, 128]),
   TURN_BYTES: random.pick([1, 10, 100]) * target,
   FIRST_STEPS_MILLIS: random.pick([0, 2, 100]),
   READ_BYTES: random.pick([700, 5_000, 128 * 1024]),
-  RECORDS_BETWEEN_LOOKS: random.pick([1, 2, 8]),
+  PAGES_BETWEEN_LOOKS: random.pick([1, 2, 8]),
+  ZEROS_BETWEEN_LOOKS: random.pick([1, 8, 256]),
   MAX_REQUESTS: random.pick([1, 3, 33280]),
   PENDING_SIZE_MAX: random.pick([0, 20, 100, 5_000]),
   MAX_ASKED: random.pick([1, 2, 9, 400]),

@@ -44,12 +44,14 @@ const tap = (expression: string) => `${GLOBAL}.cover(${expression});`
 export const limits: ReadonlyArray<Change> = [
   ...limit("SendGuest.ts", "TARGET_PAGE_SIZE", "4096"),
   ...limit("ReceiveGuest.ts", "TARGET_PAGE_SIZE", "4096"),
-  ...limit("actors/SourceSender.ts", "BACKGROUND_CHUNK", "16 * 1024"),
+  ...limit("actors/SourceSender.ts", "BACKGROUND_CHUNK", "32 * 1024"),
   ...limit("actors/SourceSender.ts", "DEMAND_CHUNK", "64 * 1024"),
+  ...limit("actors/SourceSender.ts", "MAX_LOOKED", "128"),
   ...limit("actors/SourceSender.ts", "TURN_BYTES", "512 * 1024"),
   ...limit("actors/SourceSender.ts", "FIRST_STEPS_MILLIS", "100"),
   ...limit("actors/DaemonPages.ts", "READ_BYTES", "128 * 1024"),
-  ...limit("actors/DaemonPages.ts", "RECORDS_BETWEEN_LOOKS", "8"),
+  ...limit("actors/DaemonPages.ts", "PAGES_BETWEEN_LOOKS", "16"),
+  ...limit("actors/DaemonPages.ts", "ZEROS_BETWEEN_LOOKS", "256"),
   ...limit("actors/DaemonPages.ts", "MAX_REQUESTS", "33280"),
   ...limit("actors/RequestBacklog.ts", "PENDING_SIZE_MAX", "532480"),
   ...limit("actors/RequestBacklog.ts", "MAX_ASKED", "4000"),
@@ -64,8 +66,8 @@ export const limits: ReadonlyArray<Change> = [
 export const omissions: ReadonlyArray<Change> = [
   {
     file: "Rehearsal.ts",
-    from: "export const rehearse: Effect.Effect<void> = rehearsal.pipe(",
-    to: "export const rehearse: Effect.Effect<void> = Effect.void ?? rehearsal.pipe("
+    from: "export const rehearse: Effect.Effect<void> = Stage.doubles.pipe(",
+    to: "export const rehearse: Effect.Effect<void> = Effect.void ?? Stage.doubles.pipe("
   }
 ]
 
