@@ -496,7 +496,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     },
     retryWanted: installer.retryWanted.await,
     retry: () => {
-      if (failure !== undefined) return
+      if (failure !== undefined) return installer.giveUp()
       readEvents()
       installer.retry(blocks)
       afterRecords()

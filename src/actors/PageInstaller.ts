@@ -177,6 +177,11 @@ export class PageInstaller {
     }
   }
 
+  /** Asks for no more retries: what was put off stays so, and whoever waits for it stays parked. */
+  giveUp(): void {
+    this.retryWanted.closeUnsafe()
+  }
+
   /** Tries again what was put off. The events must have been read. */
   retry(blocks: ReadonlyArray<BlockPages>): void {
     for (const pages of blocks) {

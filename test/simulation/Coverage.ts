@@ -136,8 +136,12 @@ const impossible: Readonly<Record<string, string>> = {
   "PO ERROR_RECEIVE Tick background clean": "the sender's life ends with the failure: nothing ticks after it"
 }
 
-/** What takes a user's hand in the very moment in which a migration ends: welcome, and too rare to be asked for. */
+/**
+ * What takes a user's hand in the very moment in which a migration ends, or a source that ends its stream, stops, and has
+ * left no room for an end of connection: welcome, and too rare to be asked for of ten thousand seeds.
+ */
 const optional = new Set([
+  "UMEM LinkLost sets EOC_SENT",
   "Migration CANCELLED/PRECOPY Cancel",
   "Migration ERROR/PRECOPY Cancel",
   "Migration ERROR/POSTCOPY Cancel",

@@ -360,14 +360,21 @@ export const run = (scenario: Scenario, readable: boolean): Result => {
     })
   }
   /** What users have under way; nothing new once they let go. */
-  let acting = 0
+  const acts = new Set<{ readonly alive: boolean }>()
+  /** Those whose process is gone are not waited for. */
+  const acting = () => Array.from(acts).some(({ alive }) => alive)
   let lettingGo = false
   const act = (what: Scenario["actions"][number]["what"], guest: GuestHandle) => {
     trace.note(`user: ${what}`)
     const start = <A, E>(process: Process, effect: Effect.Effect<A, E>) => {
-      if (what !== "call") acting++
+      const act = {
+        get alive() {
+          return process.alive
+        }
+      }
+      if (what !== "call") acts.add(act)
       process.start(Effect.exit(effect), () => {
-        if (what !== "call") acting--
+        acts.delete(act)
       })
     }
     const there_ = ends.incoming
@@ -404,7 +411,7 @@ export const run = (scenario: Scenario, readable: boolean): Result => {
   // ------------------------------------------------------------------------------------------------ the run
   const over = () =>
     violations.length > 0 ||
-    (ends.source !== undefined && acting === 0 || !here.alive || scenario.hostile === "source") &&
+    (ends.source !== undefined && !acting() || !here.alive || scenario.hostile === "source") &&
       (ends.destination !== undefined || !there.alive || scenario.hostile === "destination")
   let outcome = world.run(DEADLINE * MILLI, over)
   if (outcome !== "done" && ends.destination !== undefined && Exit.isFailure(ends.destination) && there.alive) {
@@ -500,7 +507,7 @@ export const run = (scenario: Scenario, readable: boolean): Result => {
   /** Both owners let go: everything must end. */
   function leave(): void {
     lettingGo = true
-    world.run(world.now + DEADLINE * MILLI, () => violations.length > 0 || acting === 0 || !here.alive)
+    world.run(world.now + DEADLINE * MILLI, () => violations.length > 0 || !acting() || !here.alive)
     tell(here, quit.source)
     tell(there, quit.destination)
     if (scenario.hostile === "source") here.end("signal SIGKILL")
