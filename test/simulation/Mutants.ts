@@ -254,19 +254,6 @@ export const mutants: Readonly<Record<string, Mutant>> = {
       "loaded.registration.release(Exit.isSuccess(exit) || daemon.counters.missing() === 0)"
     )
   ),
-  "touch-inline": mutant(
-    "whoever hears of the daemon's end is the one who waits for its pages",
-    change(
-      "actors/DestinationHandler.ts",
-      "            triggered.push({ pages, tell: false })\n",
-      "            yield* prefault(pages)\n"
-    ),
-    change(
-      "actors/DestinationHandler.ts",
-      "            triggered[triggered.length - 1]!.tell = true\n",
-      "            yield* channel.send(Pipe.pageFaulted(pages))\n"
-    )
-  ),
   "starved-noted": mutant(
     "faults noted above the mark are never forwarded",
     change("actors/RequestBacklog.ts", "      if (this.#noted > 0 && this.open) this.#forwardNoted()\n", "")
@@ -282,13 +269,5 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   "staged-removed": mutant(
     "what comes for a removed page of a memfd is written to it",
     change("actors/DaemonPages.ts", "        if (!table.isRemoved(page)) installer.stage", "        installer.stage")
-  ),
-  "staged-kept": mutant(
-    "what was staged for a page that is then removed stays in the memfd",
-    change(
-      "actors/PageInstaller.ts",
-      "      if (!table.isInstalled(host)) this.#options.uffd.staged(idstr).clear(host * hostPageSize, hostPageSize)\n",
-      ""
-    )
   )
 }
