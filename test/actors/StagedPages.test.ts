@@ -74,6 +74,27 @@ describe("a block behind a memfd", () => {
       assert.deepStrictEqual(yield* rig.memory.read("ram", 1), zeros(2 * PAGE))
     }))
 
+  it.effect("given back: what is staged of a page that nobody has seen is cleared at once, what was mapped is the guest's", () =>
+    Effect.gen(function*() {
+      const cleared: Array<readonly [offset: number, length: number]> = []
+      const rig = yield* DestinationRig.make({
+        ...large,
+        wrap: (uffd) => ({
+          ...uffd,
+          staged: (idstr) => ({
+            ...uffd.staged(idstr),
+            clear: (...range) => void cleared.push(range)
+          })
+        })
+      })
+      yield* rig.run
+      yield* rig.feed(rig.page("ram", 3), rig.page("ram", 4), rig.page("ram", 5))
+      yield* until("the whole page", () => rig.memory.present() === 1)
+      // Between the reading of the event and the end of the madvise a thread that is answered would see the half.
+      yield* rig.memory.discard("ram", 1, 2)
+      assert.deepStrictEqual(cleared, [[2 * PAGE, 2 * PAGE]])
+    }))
+
   it.effect("given back, touched and written to: a late second fault leaves what was written", () =>
     Effect.gen(function*() {
       const rig = yield* DestinationRig.make(small)
