@@ -52,14 +52,14 @@ describe.skipIf(!canReceive || !hasBrowser)(`the live page${why}${noBrowser}`, {
   it("shows a demo as it happens, is used with the keyboard, and ends as a report", async () => {
     const folder = images()
     const report = join(directory(), "report.html")
-    const demo = start(["demo", "--memory", "64", "--max-bandwidth", "3M", "--web", "--report", report, "--json"])
+    const demo = start(["demo", "--memory", "384", "--max-bandwidth", "12M", "--web", "--report", report, "--json"])
     const { url } = await demo.event("web")
     assert.strictEqual(new URL(url).hostname, "127.0.0.1")
     const { complaints, page, requests } = await open(url)
 
     // The guest runs there, and most of its memory does not.
     await says(page, "#state-destination", "guest runs")
-    await says(page, "#wire-label", /^(2[5-9]|[3-9]\d)/)
+    await says(page, "#wire-label", /^(1[5-9]|[2-9]\d)/)
     assert.include(await text(page, "#state-source"), "pages follow")
     const blue = "47,111,219"
     assert.isAbove(
