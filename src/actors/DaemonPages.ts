@@ -501,13 +501,15 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
       installer.retry(blocks)
       afterRecords()
       serveFaults()
+      if (eosSeen) wake()
     },
     queueEoc: () => {
       backlog.eoc()
       flush()
     },
     eocWritten: () => backlog.eocWritten,
-    endOfStream: () => eosSeen,
+    // What is put off may be all that is left: only then it is known whether the stream was complete.
+    endOfStream: () => eosSeen && installer.idle,
     failure: () => failure,
     complete: () => completeTold,
     takenAll: () => completeTold && takenCount === hostPages,
