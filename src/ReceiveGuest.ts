@@ -313,7 +313,7 @@ export const listen = Effect.fnUntraced(function*(
     guest.timeline.mark("answered")
   }
   const running = Deferred.makeUnsafe<void, MigrationError>()
-  const outcome = Deferred.makeUnsafe<Report, MigrationError>()
+  const outcome = Deferred.makeUnsafe<void, MigrationError>()
   const reportNow = Effect.map(
     millis,
     (now) => reportOf(times.completed !== undefined ? "completed" : "failed", guest, daemon, times, now)
@@ -336,7 +336,7 @@ export const listen = Effect.fnUntraced(function*(
       Effect.ensuring(Effect.sync(() => link.close()))
     )
     guest.completed()
-    Deferred.doneUnsafe(outcome, Exit.succeed(yield* reportNow))
+    Deferred.doneUnsafe(outcome, Exit.void)
   }).pipe(
     Effect.scoped,
     Effect.onExit((exit) => {
@@ -352,13 +352,15 @@ export const listen = Effect.fnUntraced(function*(
     }),
     Effect.forkScoped({ startImmediately: true })
   )
-  yield* vcpu.firstStepNanos.pipe(
+  const firstStep = yield* vcpu.firstStepNanos.pipe(
     Effect.map((nanos) => {
       times.firstStepNanos = nanos
     }),
     Effect.ignore,
     Effect.forkScoped
   )
+  // A small guest is here whole before it has done anything. One that does nothing by itself is not waited for long.
+  const stepped = Effect.timeoutOption(Fiber.await(firstStep), settings.firstStepMillis)
   yield* vcpu.crashed.pipe(
     Effect.catch((error) => Effect.sync(() => fail(failedHere("none")(guestFailed(error))))),
     Effect.forkScoped
@@ -367,7 +369,7 @@ export const listen = Effect.fnUntraced(function*(
     uri: listener.uri,
     guest,
     running: Deferred.await(running),
-    report: Deferred.await(outcome),
+    report: Deferred.await(outcome).pipe(Effect.andThen(stepped), Effect.andThen(reportNow)),
     reportNow
   }
 })

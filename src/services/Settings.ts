@@ -17,6 +17,8 @@ export interface SettingsShape {
   readonly goodbyeMillis: number
   /** Silence of the source, with pages outstanding, that is reported as `stalled`. Milliseconds. */
   readonly stalledMillis: number
+  /** How long the report of a guest that is here whole waits for its first step or call. Milliseconds. */
+  readonly firstStepMillis: number
   /** How long a TCP or unix connect may take. Milliseconds. */
   readonly connectMillis: number
   /** Test hook: the byte at this offset of what the source's link writes is flipped. */
@@ -32,6 +34,7 @@ export const defaults: SettingsShape = {
   handshakeMillis: 10_000,
   goodbyeMillis: 5_000,
   stalledMillis: 2_000,
+  firstStepMillis: 100,
   connectMillis: 10_000,
   flipByteAt: flip === undefined || flip === "" ? undefined : Number(flip)
 }

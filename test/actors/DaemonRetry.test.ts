@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
+import * as Pipe from "../../src/protocol/umem/Pipe.ts"
 import type { FaultChannel } from "../../src/services/Userfaultfd.ts"
 import { PAGE, pageOf } from "./Contents.ts"
 import * as DestinationRig from "./DestinationRig.ts"
@@ -107,6 +108,43 @@ describe("a page that the kernel puts off", () => {
       yield* TestClock.adjust(1)
       yield* until("the page behind it", () => rig.memory.present() === 2)
       assert.strictEqual(rig.counters.get("outstanding"), 0)
+    }))
+
+  it.effect("is waited for before the end of the stream is judged: the zeros of a removal may be all that is left", () =>
+    Effect.gen(function*() {
+      const { state, wrap } = stubborn()
+      const context = yield* Effect.context<never>()
+      let discarding: Fiber.Fiber<void> | undefined
+      const rig = yield* DestinationRig.make({
+        blocks: { "pc.ram": 17 * PAGE },
+        wrap: (uffd) => ({
+          ...uffd,
+          zeropage: wrap(uffd).zeropage,
+          // The guest gives a page back behind the run that makes the daemon look at the events before the next record.
+          copyRun: (...run) => {
+            const n = uffd.copyRun(...run)
+            discarding = Effect.runForkWith(context)(rig.memory.discard("pc.ram", 16, 1))
+            return n
+          }
+        })
+      })
+      const daemon = yield* rig.run
+      const thread = yield* Effect.forkScoped(rig.memory.read("pc.ram", 16), { startImmediately: true })
+      yield* until("the request", () => rig.requests.length > 0)
+      const records = Array.from({ length: 16 }, (_, page) => Array.from(rig.fill("pc.ram", page, 7)))
+      yield* rig.feed(Uint8Array.from([...records.flat(), ...rig.eos]))
+      yield* until("a try", () => state.tries > 0)
+      yield* settle
+      yield* TestClock.adjust(1)
+      yield* settle
+      assert.isUndefined(daemon.pollUnsafe())
+      state.refusing = false
+      yield* TestClock.adjust(1)
+      assert.deepStrictEqual(yield* Fiber.join(thread), new Uint8Array(PAGE))
+      yield* until("EOC", () => rig.heard.eoc > 0)
+      yield* Fiber.join(discarding!)
+      rig.tell(Pipe.quit("guest"))
+      assert.deepStrictEqual(yield* Fiber.join(daemon), { _tag: "Finished" })
     }))
 
   it.effect("because a removal is unread goes in once it was read: removals and pages in every order", () =>
