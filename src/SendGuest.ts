@@ -14,6 +14,7 @@ import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import type { Descriptor } from "userfaultfd-napi"
 import { MAILBOX_CAPACITY, type SenderMessage } from "./actors/Mailboxes.ts"
+import * as QuickAnswers from "./actors/QuickAnswers.ts"
 import * as RequestReceiver from "./actors/RequestReceiver.ts"
 import * as SourceSender from "./actors/SourceSender.ts"
 import * as Supervisor from "./actors/Supervisor.ts"
@@ -229,6 +230,7 @@ const runOn = (guest: RunningGuest, outgoing: OutgoingMigration) =>
 const lingerAt = (
   { busyPollMicros, link, receiver, sender }: Switched,
   now: () => number,
+  quick: QuickAnswers.QuickAnswers,
   act: (readable: boolean) => void
 ) => {
   const addon = Binding.load()
@@ -238,6 +240,11 @@ const lingerAt = (
   if (busyPoll === undefined) return () => {}
   return BusyPoll.lingering({
     busyPoll,
+    quick: (nanos) => {
+      const came = quick(nanos)
+      if (came !== undefined) sender.pump()
+      return came
+    },
     now,
     since: sender.askedAt,
     active: () => !receiver.ended(),
@@ -260,11 +267,13 @@ const afterLatch = Effect.fnUntraced(function*(outgoing: OutgoingMigration, swit
 
   return yield* Effect.gen(function*() {
     yield* LinkIo.writeAll(link, Savevm.eof())
+    const quick = QuickAnswers.make({ link, receiver, sender, dialect: umem, targetPageSize: TARGET_PAGE_SIZE })
     const act = (readable: boolean) => {
-      if (readable) receiver.poll()
+      // What quick finds nothing in may be the end of the stream.
+      if (readable && ((quick(0) ?? 0) & BusyPoll.Ready.Dealt) === 0) receiver.poll()
       sender.pump()
     }
-    const linger = lingerAt(switched, millisOf(clock), act)
+    const linger = lingerAt(switched, millisOf(clock), quick, act)
     link.attach((readable) => {
       act(readable)
       linger()

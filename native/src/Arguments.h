@@ -27,7 +27,7 @@ struct View {
 
 class Arguments {
  public:
-  static constexpr size_t kMost = 6;
+  static constexpr size_t kMost = 8;
 
   Arguments(napi_env env, napi_callback_info info);
 

@@ -2,30 +2,21 @@
 // the CPU between two looks, so that whoever else wants it gets it, and says when that was for long.
 
 #include <poll.h>
-#include <sched.h>
-#include <time.h>
 
 #include <cerrno>
 
 #include "Arguments.h"
 #include "Descriptor.h"
 #include "Exports.h"
+#include "SpinWait.h"
 
 namespace uffd {
 
 namespace {
 
 constexpr double kFirstReady = 1, kSecondReady = 2, kContended = 4;
-/** A yield that took this long gave the CPU to somebody who had work to do. Nanoseconds. */
-constexpr int64_t kLongYield = 200'000;
 /** The longest wait that can be asked for: the event loop stands still meanwhile. Nanoseconds. */
 constexpr uint64_t kLongest = 10'000'000;
-
-int64_t monotonic() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<int64_t>(now.tv_sec) * 1'000'000'000 + now.tv_nsec;
-}
 
 short pollEvents(uint64_t events) {
   return static_cast<short>(((events & 1) != 0 ? POLLIN : 0) | ((events & 2) != 0 ? POLLOUT : 0));
@@ -44,25 +35,22 @@ napi_value busyPoll(napi_env env, napi_callback_info info) {
   if (first->fd() < 0 || (second != nullptr && second->fd() < 0)) return call.number(-EBADF);
   pollfd polled[2] = {{first->fd(), pollEvents(firstEvents), 0},
                       {second == nullptr ? -1 : second->fd(), pollEvents(secondEvents), 0}};
-  const int64_t until = monotonic() + static_cast<int64_t>(nanos);
+  SpinWait wait(static_cast<int64_t>(nanos));
   double result = 0;
-  for (int64_t before = 0;;) {
-    if (poll(polled, 2, 0) > 0) {
-      if (polled[0].revents != 0) result += kFirstReady;
-      if (polled[1].revents != 0) result += kSecondReady;
-      break;
-    }
-    before = monotonic();
-    if (before >= until) break;
-    sched_yield();
-    if (monotonic() - before >= kLongYield) {
+  const auto look = [&] {
+    if (poll(polled, 2, 0) <= 0) return false;
+    if (polled[0].revents != 0) result += kFirstReady;
+    if (polled[1].revents != 0) result += kSecondReady;
+    return true;
+  };
+  while (!look()) {
+    const SpinWait::Outcome outcome = wait.rest();
+    if (outcome == SpinWait::Outcome::look) continue;
+    if (outcome == SpinWait::Outcome::contended) {
       result += kContended;
-      if (poll(polled, 2, 0) > 0) {
-        if (polled[0].revents != 0) result += kFirstReady;
-        if (polled[1].revents != 0) result += kSecondReady;
-      }
-      break;
+      look();
     }
+    break;
   }
   return call.number(result);
 }

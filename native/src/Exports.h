@@ -13,6 +13,8 @@ void exportConstants(Addon& addon, napi_value exports);
 void exportUffdOpen(Addon& addon, napi_value exports);
 void exportUffdRange(Addon& addon, napi_value exports);
 void exportBusyPoll(Addon& addon, napi_value exports);
+void exportAnswerRequests(Addon& addon, napi_value exports);
+void exportFetchPages(Addon& addon, napi_value exports);
 void exportRegionGather(Addon& addon, napi_value exports);
 void exportUffdVector(Addon& addon, napi_value exports);
 void exportUffdEvents(Addon& addon, napi_value exports);

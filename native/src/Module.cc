@@ -30,6 +30,8 @@ NAPI_MODULE_INIT() {
   exportUffdVector(*addon, exports);
   exportRegionGather(*addon, exports);
   exportBusyPoll(*addon, exports);
+  exportAnswerRequests(*addon, exports);
+  exportFetchPages(*addon, exports);
   exportUffdEvents(*addon, exports);
   Poller::define(*addon, exports);
   FaultPoller::define(*addon, exports);

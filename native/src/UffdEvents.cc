@@ -16,7 +16,9 @@ namespace {
 /** Messages of one read(2): 2 KiB of stack, and more threads than fault at once on most guests. */
 constexpr size_t kBatch = 64;
 
-void decode(Addon& addon, const abi::Message& message, double* words) {
+}  // namespace
+
+void decodeEvent(Addon& addon, const abi::Message& message, double* words) {
   words[0] = message.event;
   words[1] = words[2] = words[3] = 0;
   switch (message.event) {
@@ -43,6 +45,8 @@ void decode(Addon& addon, const abi::Message& message, double* words) {
       break;  // An event of a later kernel: its number is all that is known.
   }
 }
+
+namespace {
 
 napi_value readEventsOf(napi_env env, napi_callback_info info) {
   Arguments call(env, info);
@@ -72,7 +76,7 @@ int64_t readEvents(Addon& addon, int fd, View<double> into) {
     }
     const size_t got = static_cast<size_t>(bytes) / sizeof(abi::Message);
     // SAFETY: got ≤ wanted ≤ room - count, so the words are inside the array.
-    for (size_t i = 0; i < got; ++i) decode(addon, batch[i], into.data + (count + i) * kEventWords);
+    for (size_t i = 0; i < got; ++i) decodeEvent(addon, batch[i], into.data + (count + i) * kEventWords);
     count += got;
     if (got < wanted) break;  // The kernel gives all it has: another read would only say EAGAIN.
   }

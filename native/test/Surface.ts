@@ -119,6 +119,29 @@ export const functions: ReadonlyArray<readonly [name: string, call: unknown, par
     ["integer", 0],
     ["integer", 0]
   ]],
+  ["answerRequests", Uffd.answerRequests, [
+    ["descriptor", socket],
+    ["region", region],
+    ["doubles", Float64Array.from({ length: 12 + 4 * 16 }, (_, i) => [4, P, 0x28, 0x22, 2, 0][i] ?? 0)],
+    ["bytes", new Uint8Array(1)],
+    ["bytes", new Uint8Array(256)],
+    ["bytes", new Uint8Array(P + 8)]
+  ]],
+  ["fetchPages", Uffd.fetchPages, [
+    ["descriptor", uffd],
+    ["descriptor", socket],
+    [
+      "doubles",
+      Float64Array.from(
+        { length: 17 + 4 * 32 },
+        (_, i) => [untouched.address, 4, P, 0x28, 0x22, 2, 0, 0, P + 8, 1][i] ?? 0
+      )
+    ],
+    ["bytes", new Uint8Array(1)],
+    ["bytes", new Uint8Array(1)],
+    ["bytes", new Uint8Array(2 * P)],
+    ["doubles", new Float64Array(64)]
+  ]],
   ["gatherRanges", Uffd.gatherRanges, [
     ["region", region],
     ["ranges", Float64Array.of(0, 8, 1, 0)],

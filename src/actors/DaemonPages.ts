@@ -10,13 +10,14 @@ import * as Effect from "effect/Effect"
 import { errnoName } from "../native/Errno.ts"
 import { ReceiveBuffer } from "../protocol/ReceiveBuffer.ts"
 import { RamReader, Read } from "../protocol/umem/RamReader.ts"
-import { type BusyPoll, lingering, Ready } from "../services/BusyPoll.ts"
+import { type BusyPoll, lingering, type Quick, Ready } from "../services/BusyPoll.ts"
 import type { DaemonCounters } from "../services/DaemonCounters.ts"
 import { AGAIN, type Link } from "../services/Link.ts"
 import { PageStates } from "../services/PageStates.ts"
 import { Event, EVENT_WORDS, type FaultChannel, type RegisteredBlock } from "../services/Userfaultfd.ts"
 import * as Blocks from "./BlockPages.ts"
 import { PageInstaller } from "./PageInstaller.ts"
+import * as QuickPages from "./QuickPages.ts"
 import { MAX_ASKED, RequestBacklog } from "./RequestBacklog.ts"
 
 type BlockPages = Blocks.BlockPages
@@ -114,17 +115,17 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
 
   // ------------------------------------------------------------------------------------------------ installing
 
-  const answered = (pages: BlockPages, host: number) => {
+  const answered = (pages: BlockPages, host: number, at = now()) => {
     const since = pages.since.get(host)
     if (since === undefined) return
     pages.since.delete(host)
     counters.add("outstanding", -1)
-    counters.fault((now() - since) * 1000)
+    counters.fault((at - since) * 1000)
   }
 
-  const placed = (pages: BlockPages, host: number) => {
+  const placed = (pages: BlockPages, host: number, at?: number) => {
     pages.table.installed(host)
-    answered(pages, host)
+    answered(pages, host, at)
     if (trigger) triggers.push(pages.base + host)
   }
 
@@ -135,7 +136,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     onGone: (pages, host) => {
       if (failure === undefined) remove(pages, host, 1)
     },
-    onZeroed: answered,
+    onZeroed: (pages, host) => answered(pages, host),
     fail: (detail) => fail(detail, false)
   })
 
@@ -210,6 +211,16 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     return undefined
   }
 
+  const waits = (pages: BlockPages, host: number, at: number) => {
+    if (pages.since.has(host)) return
+    pages.since.set(host, at)
+    counters.add("outstanding", 1)
+  }
+
+  const requested = ({ table, targetBase }: BlockPages) => {
+    for (let i = 0; i < table.newTargets.length; i++) states.requested(targetBase + table.newTargets[i]!)
+  }
+
   const serveFault = (address: number) => {
     const pages = find(address)
     if (pages === undefined) return
@@ -224,14 +235,9 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
       installer.zero(pages, host)
       return
     }
-    if (!pages.since.has(host)) {
-      pages.since.set(host, now())
-      counters.add("outstanding", 1)
-    }
+    waits(pages, host, now())
     if (answer === "known") return
-    for (let i = 0; i < pages.table.newTargets.length; i++) {
-      states.requested(pages.targetBase + pages.table.newTargets[i]!)
-    }
+    requested(pages)
     if (!backlog.open) {
       // Not asked for yet: should the guest give the page back meanwhile, the source has to be told.
       pages.table.unrequest()
@@ -452,13 +458,59 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     else watch()
   }
 
+  const quick = QuickPages.make({
+    uffd,
+    link,
+    blocks,
+    targetPageSize,
+    input,
+    reader,
+    backlog,
+    counters,
+    ready: () => !inputEnded && failure === undefined && installer.idle,
+    onAsked: (pages, host, at) => {
+      faultAt = now()
+      if (pages.table.fault(host) === "request") requested(pages)
+      waits(pages, host, at)
+    },
+    onFetched: (pages, host, micros) => {
+      const target = pages.targetBase + host
+      pages.table.fetched(host)
+      states.requested(target)
+      states.received(target)
+      counters.fault(micros)
+      if (trigger) triggers.push(pages.base + host)
+    },
+    onPlaced: (pages, host, at) => {
+      states.received(pages.targetBase + host)
+      pages.table.received(host)
+      placed(pages, host, at)
+    },
+    onUnsent: flush,
+    onEvents: (count) => {
+      take(count)
+      serveFaults()
+    },
+    onBytes: (count) => {
+      faultAt = now()
+      counters.set("lastHeardMillis", clock.currentTimeMillisUnsafe())
+      counters.add("bytesReceived", count)
+      afterRecords()
+    }
+  })
+  let looked = false
+  const lookQuickly: Quick = (nanos) => {
+    const came = quick(nanos)
+    if (came !== undefined) looked = (came & Ready.Dealt) !== 0
+    return came
+  }
+
   const linger = busyPoll === undefined ? () => {} : lingering({
     busyPoll,
+    quick: lookQuickly,
     now,
     since: () => faultAt,
-    // Not beyond the answer: the guest that it lets go on needs a CPU, and a daemon in a session of its own yields to
-    // nobody outside of it where the kernel schedules by sessions (autogroup).
-    active: () => counters.get("outstanding") > 0 && failure === undefined && !inputEnded && installer.idle,
+    active: () => failure === undefined && !inputEnded && installer.idle,
     act: (ready) => {
       if ((ready & Ready.First) !== 0) {
         readEvents()
@@ -475,20 +527,33 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
       // From here on the source knows that the guest runs.
       backlog.init()
       if (remainder.length > 0) input.push(remainder)
-      uffd.attach((n) => {
-        if (n < 0) {
-          fail(`the userfaultfd failed: ${errnoName(-n)}`, false)
-          return
+      uffd.attach(
+        (n) => {
+          if (n < 0) {
+            fail(`the userfaultfd failed: ${errnoName(-n)}`, false)
+            return
+          }
+          take(n)
+          // A burst that does not fill the ring was all there is.
+          if (n === uffd.ring.length / EVENT_WORDS) readEvents()
+          serveFaults()
+          linger()
+        },
+        () => {
+          looked = false
+          // A wait that is left out looks at nothing.
+          busyPoll?.(false, lookQuickly)
+          if (!looked) lookQuickly(0)
+          if (looked) linger()
+          return looked
         }
-        take(n)
-        // A burst that does not fill the ring was all there is.
-        if (n === uffd.ring.length / EVENT_WORDS) readEvents()
-        serveFaults()
-        linger()
-      })
+      )
       link.attach((readable, writable) => {
         if (writable) flush()
-        if (readable) read()
+        looked = false
+        if (readable && counters.get("outstanding") > 0) lookQuickly(0)
+        // What it finds nothing in may be the end of the stream.
+        if (readable && !looked) read()
         linger()
       })
       flush()

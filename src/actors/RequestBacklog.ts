@@ -81,6 +81,17 @@ export class RequestBacklog {
     return this.#end - this.#at <= PENDING_SIZE_MAX
   }
 
+  /** Whether a fault on this block may be asked for past this backlog: everything is said, and the block needs no name. */
+  continues(pages: BlockPages): boolean {
+    return this.#at === this.#end && this.#noted === 0 && !this.#closing && !this.#deaf && this.#eoc === "no" &&
+      this.#requests.continuing() === pages.block.idstr
+  }
+
+  /** Takes the rest of a request of which the link took the beginning. */
+  resume(rest: Uint8Array): void {
+    this.#byte(rest)
+  }
+
   /** Asks for at most {@link MAX_ASKED} target pages. */
   ask(pages: BlockPages, targets: ReadonlyArray<number>): void {
     if (!this.#closing) this.#put("onDemand", pages, targets)

@@ -21,6 +21,12 @@ const MOST_READS = 4
 export interface RequestReceiver extends RequestSource {
   /** True once anything came back: the guest runs at the destination. */
   readonly heard: () => boolean
+  /** The block that a request without a name means, if the next byte to come begins a request. */
+  readonly continuing: () => string | undefined
+  /** So many bytes of requests were answered elsewhere. */
+  readonly passed: (bytes: number) => void
+  /** Takes bytes that were read elsewhere. */
+  readonly take: (chunk: Uint8Array) => void
   readonly bytesReceived: () => number
 }
 
@@ -105,6 +111,16 @@ export const make = (options: Options): RequestReceiver => {
       }
     },
     heard: () => bytes > 0,
+    continuing: () => polled && !ended ? decoder.continuing?.() : undefined,
+    passed: (count) => {
+      bytes += count
+      decoder.passed?.(count)
+    },
+    take: (chunk) => {
+      bytes += chunk.length
+      decoder.push(chunk)
+      decode()
+    },
     bytesReceived: () => bytes,
     ended: () => ended
   }

@@ -43,6 +43,10 @@ export interface SenderLane {
   /** Goes on with the unit under way. */
   readonly proceed: (limit: number) => Reason | undefined
   readonly end: () => void
+  /** The block of the last record: one that continues needs no name. */
+  readonly continuing: () => SourceBlock | undefined
+  /** Takes encoded bytes that the socket has not taken. */
+  readonly resume: (rest: Uint8Array) => void
   /** Writes once: bytes taken, or a negative number when the socket takes none now, or why it never will. */
   readonly flush: () => number | Reason
 }
@@ -139,6 +143,11 @@ export const make = (options: Options): SenderLane => {
     proceed,
     end: () => {
       end += encoder.end(out, end)
+    },
+    continuing: () => block,
+    resume: (rest) => {
+      out.set(rest, end)
+      end += rest.length
     },
     flush: () => {
       const n = link.write(out, at, end - at)

@@ -15,6 +15,7 @@ import type { Dialect, PageEncoder, PagesAsked, SourceRequest } from "../protoco
 import * as PoState from "../protocol/umem/PoState.ts"
 import type { SourceBlock } from "../services/GuestMemory.ts"
 import type { Link } from "../services/Link.ts"
+import { Answer, LOG_WORDS } from "../services/PageExchange.ts"
 import type { RateLimit } from "../services/RateLimit.ts"
 import { AskedPages } from "./AskedPages.ts"
 import type { PageServer, RequestSource, SenderMessage } from "./Mailboxes.ts"
@@ -85,6 +86,10 @@ export interface Options {
 export interface SourceSender extends PageServer {
   /** Marks every page dirty and begins. `requests` is looked at between chunks. */
   readonly begin: (requests: RequestSource) => void
+  /** The block whose pages may be answered past this sender: nothing else is to be sent before them. */
+  readonly answering: () => BlockState | undefined
+  /** Such answers were sent, as the first entries of the plan's log say, but for `rest`. */
+  readonly answered: (state: BlockState, plan: Float64Array, count: number, rest: Uint8Array) => void
   /** Goes on after the link became writable or the budget was refilled. */
   readonly pump: () => void
   /** From now on what nobody asked for is sent, too. */
@@ -216,6 +221,7 @@ export const make = (options: Options): SourceSender => {
   }
 
   const burst = new Float64Array(SenderLane.RUN_PAGES)
+  const served = new Float64Array(1)
 
   /** Encodes at most `most` pages of one block, or one unit; how many, 0 when the source has no more. */
   const fillOnce = (on: SenderLane.SenderLane, source: PageSource, most: number, limit: number): number => {
@@ -498,6 +504,31 @@ export const make = (options: Options): SourceSender => {
       for (const action of PoState.begin.actions) if (action === "MarkAllDirty") markAllDirty()
       begun = true
       pump()
+    },
+    answering: () => {
+      if (!begun || eosQueued || failure !== undefined || quick !== main || !PoState.servesRequests(po)) {
+        return undefined
+      }
+      if (main.pending() > 0 || main.midUnit() || !asked.empty) return undefined
+      const block = main.continuing()
+      const state = block === undefined ? undefined : byName.get(block.idstr)
+      return state?.unit === 1 ? state : undefined
+    },
+    answered: (state, plan, count, rest) => {
+      askedAt = now()
+      let bytes = -rest.length
+      for (let i = 0, word: number = Answer.words; i < count; i++, word += LOG_WORDS) {
+        if (state.dirty.testAndClear(plan[word]!)) dirty--
+        onDemand++
+        if (plan[word + 1]! >= 0) fill++
+        bytes += plan[word + 2]!
+        if (i < count - 1 && prefault.forward + prefault.backward === 0) continue
+        served[0] = plan[word]!
+        goOnBehind(state, served)
+      }
+      bytesSent += bytes
+      rate.charge(bytes)
+      main.resume(rest)
     },
     sendRest: () => {
       background = true

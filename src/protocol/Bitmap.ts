@@ -7,11 +7,14 @@ export class Bitmap {
   readonly length: number
   /** Bit `i & 31` of word `i >> 5` is page `i`; bits past the end stay clear. */
   readonly words: Uint32Array
+  /** The same memory: bit `i & 7` of byte `i >> 3` is page `i`, on a little-endian machine, as all are that Node runs on. */
+  readonly bytes: Uint8Array
   #count = 0
 
   constructor(length: number) {
     this.length = length
     this.words = new Uint32Array(Math.ceil(length / 32))
+    this.bytes = new Uint8Array(this.words.buffer)
   }
 
   /** Number of set bits. */

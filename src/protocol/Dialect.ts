@@ -43,13 +43,33 @@ export type SourceRequest =
   /** The destination says that its side failed. */
   | { readonly _tag: "Failed"; readonly detail: string }
 
+/** Decodes requests. Where `continuing` is there, simple requests may be answered before they reach it. */
+export interface RequestDecoder extends Decoder<SourceRequest> {
+  /** The block that a request without a name means, if the next byte begins a request. */
+  readonly continuing?: () => string | undefined
+  /** So many bytes of whole requests were taken elsewhere. */
+  readonly passed?: (bytes: number) => void
+}
+
+/**
+ * The simple case of a dialect: a request is `command`, be32 count and be64 page numbers of the block of the one before
+ * it, a page a be64 (its offset in the block and flags) and its bytes, or the one byte that it repeats.
+ */
+export interface SimpleExchange {
+  readonly command: number
+  readonly pageFlags: number
+  readonly fillFlags: number
+}
+
 export interface Dialect {
   readonly name: "umem" | "qemu"
   readonly encoder: (options: { readonly targetPageSize: number }) => PageEncoder
   readonly requests: (options: {
     readonly blocks: ReadonlyArray<RamBlock>
     readonly targetPageSize: number
-  }) => Decoder<SourceRequest>
+  }) => RequestDecoder
+  /** Set where requests and pages have that simple case. */
+  readonly simple?: SimpleExchange
   /** Whether a destination may end the connection while pages are unsent: it has removed them, or does not want them. */
   readonly mayEndEarly: boolean
 }

@@ -14,36 +14,47 @@ export const DEFAULT_MICROS = 50
 export const MAX_MICROS = 1000
 /** How long a turn of the event loop may be drawn out by waits: timers and the control plane get theirs. Milliseconds. */
 const TURN_MILLIS = 1
-/** Waits left out in a row, at most. */
+/** Waits left out in a row, at most: after waits in vain, and after waits that others paid for, a few milliseconds each. */
 const MOST_SKIPPED = 64
+const MOST_SKIPPED_CONTENDED = 1024
 /** Waits in vain that are no reason to back off: a guest that computes between two faults is one. */
 const PATIENCE = 4
 
-export const Ready = { Nothing: 0, First: 1, Second: 2 } as const
+/** `Dealt`: something came, and has been dealt with. */
+export const Ready = { Nothing: 0, First: 1, Second: 2, Dealt: 8 } as const
 const CONTENDED = 4
 
-/** Waits for what it was made for; which of them is ready ({@link Ready}, as bits), `Nothing` when it is time to sleep. */
-export type BusyPoll = (wantsWritable?: boolean) => number
+/**
+ * Waits at most so many nanoseconds for what it deals with itself: `Ready.Dealt` or `Nothing`, and the bit of contention;
+ * `undefined` when this is no time for it.
+ */
+export type Quick = (nanos: number) => number | undefined
+
+/**
+ * Waits for what it was made for, by `quick` where that is possible; which of them is ready ({@link Ready}, as bits),
+ * `Nothing` when it is time to sleep.
+ */
+export type BusyPoll = (wantsWritable?: boolean, quick?: Quick) => number
 
 /** The backing off alone: over `look`, which waits once. */
 export const backingOff = (look: BusyPoll): BusyPoll => {
   let skip = 0
   let penalty = 0
   let vain = 0
-  const backOff = () => {
-    penalty = Math.min(MOST_SKIPPED, penalty * 2 + 1)
+  const backOff = (most: number) => {
+    penalty = Math.max(penalty, Math.min(most, penalty * 2 + 1))
     skip = penalty
   }
-  return (wantsWritable) => {
+  return (wantsWritable, quick) => {
     if (skip > 0) {
       skip--
       return Ready.Nothing
     }
-    const result = look(wantsWritable)
-    const ready = result < 0 ? Ready.Nothing : result & (Ready.First | Ready.Second)
-    if (result < 0 || (result & CONTENDED) !== 0) backOff()
+    const result = look(wantsWritable, quick)
+    const ready = result < 0 ? Ready.Nothing : result & (Ready.First | Ready.Second | Ready.Dealt)
+    if (result < 0 || (result & CONTENDED) !== 0) backOff(MOST_SKIPPED_CONTENDED)
     else if (ready !== Ready.Nothing) vain = penalty = 0
-    else if (++vain > PATIENCE) backOff()
+    else if (++vain > PATIENCE) backOff(MOST_SKIPPED)
     return ready
   }
 }
@@ -58,13 +69,15 @@ export const make = (
   if (micros === 0) return undefined
   const { READABLE, WRITABLE } = addon.constants
   const nanos = micros * 1000
-  return backingOff((wantsWritable) =>
-    addon.busyPoll(first, wantsWritable === true ? READABLE | WRITABLE : READABLE, second, READABLE, nanos)
+  return backingOff((wantsWritable, quick) =>
+    quick?.(nanos) ??
+      addon.busyPoll(first, wantsWritable === true ? READABLE | WRITABLE : READABLE, second, READABLE, nanos)
   )
 }
 
 export interface Lingering {
   readonly busyPoll: BusyPoll
+  readonly quick?: Quick
   /** Milliseconds of a clock that never goes back. */
   readonly now: () => number
   /** When, by that clock, the last event came after which others are near. */
@@ -84,7 +97,7 @@ const LINGER_MILLIS = 1
  * To be called at the end of a readiness callback: waits for what comes next without sleeping, in turns, between which the
  * event loop gets its own. What is left when it gives up, the event loop's poll finds.
  */
-export const lingering = ({ act, active, busyPoll, now, since, wantsWritable }: Lingering): () => void => {
+export const lingering = ({ act, active, busyPoll, now, quick, since, wantsWritable }: Lingering): () => void => {
   let immediate = false
   const turn = () => {
     const begun = now()
@@ -94,9 +107,9 @@ export const lingering = ({ act, active, busyPoll, now, since, wantsWritable }: 
         setImmediate(again)
         return
       }
-      const ready = busyPoll(wantsWritable?.())
+      const ready = busyPoll(wantsWritable?.(), quick)
       if (ready === Ready.Nothing) return
-      act(ready)
+      if (ready !== Ready.Dealt) act(ready)
     }
   }
   const again = () => {

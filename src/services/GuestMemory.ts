@@ -11,6 +11,9 @@ import type { LoadedBlock } from "../guests/Vcpu.ts"
 import { GuestFailed } from "../MigrationError.ts"
 import * as Binding from "../native/Binding.ts"
 import type { RamBlock } from "../protocol/RamBlock.ts"
+import type { Link } from "./Link.ts"
+
+const ENOSYS = -38
 
 /** One block's bytes. Offsets and lengths are bytes within the block; the caller keeps them inside. */
 export interface SourceBlock extends RamBlock {
@@ -26,6 +29,17 @@ export interface SourceBlock extends RamBlock {
    * repeats, or -1; of such a range only that byte is put there. How many of `count` ranges were taken, all that fit; a
    * negative number (-errno) when the memory is gone. A block without it is read page by page.
    */
+  /**
+   * Answers simple requests that come over the link, see {@link PageExchange.Answer}: pages answered, or -errno. A block
+   * or a link without it is answered request by request.
+   */
+  readonly answer?: (
+    link: Link,
+    plan: Float64Array,
+    dirty: Uint8Array,
+    input: Uint8Array,
+    output: Uint8Array
+  ) => number
   readonly gather?: (ranges: Float64Array, count: number, into: Uint8Array, at: number) => number
 }
 
@@ -90,6 +104,10 @@ const native: GuestMemoryShape = {
         length,
         fillByte: (offset, n) => region.fillByte(offset, n),
         read: (offset, into, at, n) => region.read(offset, into, at, n),
+        answer: (link, plan, dirty, input, output) =>
+          link.descriptor === undefined
+            ? ENOSYS
+            : Binding.require().answerRequests(link.descriptor, region, plan, dirty, input, output),
         gather: (ranges, count, into, at) => Binding.require().gatherRanges(region, ranges, count, into, at)
       })))
     })

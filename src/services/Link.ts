@@ -38,6 +38,8 @@ export const flippingByteAt = (link: Link, at: number): Link => {
   let written = 0
   return {
     ...link,
+    // Nothing may be written past this.
+    descriptor: undefined,
     write: (from, offset, length) => {
       const index = at - written
       const hit = index >= 0 && index < length

@@ -12,6 +12,7 @@ import type { Descriptor, Region, SystemError } from "userfaultfd-napi"
 import type { LoadedBlock } from "../guests/Vcpu.ts"
 import { Unsupported } from "../MigrationError.ts"
 import * as Binding from "../native/Binding.ts"
+import type { Link } from "./Link.ts"
 
 /** Numbers an event takes in the ring: event, and three operands (see `readEvents` of the addon). */
 export const EVENT_WORDS = 4
@@ -36,8 +37,22 @@ export interface StagedMemory {
 export interface FaultChannel {
   /** Where `drain` and bursts leave events. */
   readonly ring: Float64Array
-  /** Calls back with the number of events in `ring`, or -errno, whenever some are pending. */
-  readonly attach: (onBurst: (count: number) => void) => void
+  /**
+   * Calls back with the number of events in `ring`, or -errno, whenever some are pending. `quick`, where given, is called
+   * first, before anything is read; true: it has read what there was.
+   */
+  readonly attach: (onBurst: (count: number) => void, quick?: () => boolean) => void
+  /**
+   * Asks for pages and installs the answers, see {@link PageExchange.Fetch}: entries of the log, or -errno. Events that are
+   * not for it are in `ring`.
+   */
+  readonly fetch?: (
+    link: Link,
+    plan: Float64Array,
+    requested: Uint8Array,
+    received: Uint8Array,
+    buffer: Uint8Array
+  ) => number
   /** Reads what is pending now into `ring`: a number of events, 0 when there is none, or -errno. */
   readonly drain: () => number
   readonly copy: (address: number, source: Uint8Array, offset: number, length: number) => number
@@ -102,6 +117,7 @@ export interface UserfaultfdShape {
   ) => Effect.Effect<Registration, Unsupported, Scope.Scope>
 }
 
+const ENOSYS = -38
 /** Memfds that one message to the daemon carries beside its other descriptors (SCM_MAX_FD is 253). */
 const MAX_MEMFDS = 240
 
@@ -218,15 +234,26 @@ export const serve = (
   const ring = new Float64Array(RING_EVENTS * EVENT_WORDS)
   // Of kind INSTALL_COPY, which is 0.
   const run = new Float64Array(RUN_PAGES * addon.VECTOR_WORDS)
-  const poller = new addon.FaultPoller(descriptor, ring)
+  const poller = new addon.Poller(descriptor)
   const views = new Map<string, { readonly region: Region; readonly staged: StagedMemory }>()
   for (const { idstr, length, mode } of blocks) {
     if (mode === "continue") views.set(idstr, view(addon, memfds[views.size]!, length))
   }
   return {
     ring,
-    attach: (onBurst) => poller.start(onBurst),
+    attach: (onBurst, quick) =>
+      poller.watch(addon.constants.READABLE, (status) => {
+        if (status >= 0 && quick?.() === true) return
+        const n = status < 0 ? status : addon.readEvents(descriptor, ring)
+        // An error would come again at once, for ever.
+        if (n < 0) poller.pause()
+        if (n !== 0) onBurst(n)
+      }),
     drain: () => addon.readEvents(descriptor, ring),
+    fetch: (link, plan, requested, received, buffer) =>
+      link.descriptor === undefined
+        ? ENOSYS
+        : addon.fetchPages(descriptor, link.descriptor, plan, requested, received, buffer, ring),
     copy: (address, source, offset, length) => addon.copy(descriptor, address, source, offset, length, 0),
     copyRun: (address, source, offset, stride, pageSize, pages) => {
       if (pages === 1) return addon.copy(descriptor, address, source, offset, pageSize, 0) === pageSize ? 1 : 0

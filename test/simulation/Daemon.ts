@@ -11,6 +11,7 @@ import * as UmemDaemon from "../../src/actors/UmemDaemon.ts"
 import type { DaemonCounters } from "../../src/services/DaemonCounters.ts"
 import type { Link } from "../../src/services/Link.ts"
 import * as LinkIo from "../../src/services/LinkIo.ts"
+import { fetchOver } from "../../src/services/PageExchangeReference.ts"
 import type { PageStates } from "../../src/services/PageStates.ts"
 import { Settings } from "../../src/services/Settings.ts"
 import { EVENT_WORDS, type FaultChannel, type RegisteredBlock } from "../../src/services/Userfaultfd.ts"
@@ -19,7 +20,11 @@ import type { Scenario } from "./Scenario.ts"
 import type { Process } from "./World.ts"
 
 /** The daemon's descriptor of the userfaultfd. */
-export const serve = (process: Process, kernel: Kernel, { interleaving, ringEvents }: Scenario): FaultChannel => {
+export const serve = (
+  process: Process,
+  kernel: Kernel,
+  { interleaving, quick, ringEvents }: Scenario
+): FaultChannel => {
   // The guest's threads run on while the daemon does: between any two of its system calls. They like to be where it is.
   const meanwhile = (address = -1) => {
     kernel.near = address
@@ -28,11 +33,13 @@ export const serve = (process: Process, kernel: Kernel, { interleaving, ringEven
   }
   const ring = new Float64Array(ringEvents * EVENT_WORDS)
   let onBurst: ((count: number) => void) | undefined
+  let first: (() => boolean) | undefined
   let open = true
   kernel.holders++
   const source = {
     ready: () => onBurst !== undefined && kernel.readable,
     fire: () => {
+      if (first?.() === true) return
       const n = kernel.read(ring, ringEvents)
       if (n !== 0) onBurst?.(n)
     }
@@ -40,9 +47,11 @@ export const serve = (process: Process, kernel: Kernel, { interleaving, ringEven
   process.sources.push(source)
   const channel: FaultChannel = {
     ring,
-    attach: (callback) => {
+    attach: (callback, before) => {
       onBurst = callback
+      first = before
     },
+    ...(quick ? { fetch: (...given) => fetchOver(channel)(...given) } : {}),
     drain: () => {
       meanwhile()
       return kernel.read(ring, ringEvents)

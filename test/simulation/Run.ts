@@ -6,6 +6,7 @@
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Schedule from "effect/Schedule"
 import type { GuestHandle } from "../../src/GuestHandle.ts"
 import { type Incoming, listen, migrate, run as runGuest } from "../../src/Migration.ts"
 import type { MigrationError } from "../../src/MigrationError.ts"
@@ -23,6 +24,8 @@ import { Trace } from "./Trace.ts"
 import { shared } from "./Transforms.ts"
 import { MILLI, type Process, World } from "./World.ts"
 
+/** How a user tries to resume a guest that another migration holds. */
+const patience = { times: 100, schedule: Schedule.spaced(1) }
 /** Virtual milliseconds after which whoever still waits waits for ever: beyond every bound of the engine's own. */
 const DEADLINE = 120_000
 const URI = "unix:/simulated"
@@ -390,8 +393,8 @@ export const run = (scenario: Scenario, readable: boolean): Result => {
           Effect.gen(function*() {
             yield* guest.pause
             yield* Effect.sleep(1)
-            // Refused while a migration is under way.
-            yield* Effect.catch(guest.resume, () => Effect.andThen(whenEnded, guest.resume))
+            // Refused while a migration is under way; and there may be another one after the first.
+            yield* Effect.catch(guest.resume, () => Effect.andThen(whenEnded, Effect.retry(guest.resume, patience)))
           })
         )
       case "status":

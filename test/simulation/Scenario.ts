@@ -39,6 +39,8 @@ export interface Scenario {
   readonly link: Nature
   readonly channel: Nature
   readonly ringEvents: number
+  /** Whether both sides have the quick way of pages that are asked for. */
+  readonly quick: boolean
   /** Chance of a step of the guest's threads between two system calls of the daemon. */
   readonly interleaving: number
   readonly stepNanos: number
@@ -161,7 +163,7 @@ const limits = (random: Random, target: number, huge: boolean): Record<string, n
   PENDING_SIZE_MAX: random.pick([0, 20, 100, 5_000]),
   MAX_ASKED: random.pick([1, 2, 9, 400]),
   MAX_TRIGGER_PAGES: random.pick([1, 3, 256]),
-  RETRY_MILLIS: random.pick([0.02, 1, 4])
+  RETRY_MILLIS: random.pick([0.5, 1, 4])
 })
 
 export const draw = (seed: number, abilities: Abilities): Scenario => {
@@ -201,6 +203,7 @@ export const draw = (seed: number, abilities: Abilities): Scenario => {
     link: nature(random),
     channel: channel(random),
     ringEvents: random.pick([1, 2, 5, 64]),
+    quick: seed % 2 === 1,
     interleaving: random.pick([0, 0.1, 0.5]),
     stepNanos: random.pick([2_000, 20_000, 20_000, 200_000]),
     weights: { source: weight(), daemon: weight(), guest: weight(), vcpu: weight() },

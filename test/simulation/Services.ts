@@ -12,6 +12,7 @@ import { GuestMemory, type GuestMemoryShape, type SourceBlock } from "../../src/
 import { GuestThreads } from "../../src/services/GuestThreads.ts"
 import type { Link } from "../../src/services/Link.ts"
 import { Links, type LinksShape } from "../../src/services/Links.ts"
+import { answerOver } from "../../src/services/PageExchangeReference.ts"
 import { PageStates } from "../../src/services/PageStates.ts"
 import { Prefault, type PrefaultShape, type Ranges } from "../../src/services/Prefault.ts"
 import { defaults, Settings } from "../../src/services/Settings.ts"
@@ -109,7 +110,7 @@ const links = (process: Process, { network, scenario, world }: Options): LinksSh
 })
 
 /** The source's view of the guest's memory. Reading it while the guest runs, or after it was let go of, is a violation. */
-const guestMemory = (process: Process, { guest, kernel, violated }: Options): GuestMemoryShape => ({
+const guestMemory = (process: Process, { guest, kernel, scenario, violated }: Options): GuestMemoryShape => ({
   open: (blocks) =>
     Effect.forEach(blocks, ({ idstr, length }) => {
       const block = kernel.block(idstr)
@@ -132,17 +133,20 @@ const guestMemory = (process: Process, { guest, kernel, violated }: Options): Gu
       return Effect.acquireRelease(
         Effect.sync((): SourceBlock => {
           process.open.set(block, { what: `the region of ${idstr}`, close: () => {} })
-          return {
-            idstr,
-            length,
-            read,
-            fillByte: (offset, bytes) => {
-              read(offset, scratch, 0, bytes)
-              const first = scratch[0]!
-              for (let i = 1; i < bytes; i++) if (scratch[i] !== first) return -1
-              return first
-            }
+          const fillByte = (offset: number, bytes: number) => {
+            read(offset, scratch, 0, bytes)
+            const first = scratch[0]!
+            for (let i = 1; i < bytes; i++) if (scratch[i] !== first) return -1
+            return first
           }
+          const answer = answerOver((ranges, count, into, at) => {
+            const [offset, bytes, gap] = ranges as unknown as [number, number, number]
+            ranges[3] = fillByte(offset, bytes)
+            if (ranges[3] < 0) read(offset, into, at + gap, bytes)
+            else into[at + gap] = ranges[3]
+            return count
+          })
+          return { idstr, length, read, fillByte, ...(scenario.quick ? { answer } : {}) }
         }),
         () =>
           Effect.sync(() => {

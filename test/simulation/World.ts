@@ -43,7 +43,7 @@ interface Timer {
 export const MILLI = 1e6
 
 /** A run of some hundred steps that comes to this many turns in a circle. */
-const MOST_STEPS = 100_000
+const MOST_STEPS = 250_000
 
 export class World {
   /** Nanoseconds. */

@@ -115,6 +115,13 @@ export class PageTable {
     while (n < most && !this.#received.test(first + n)) n++
     return n
   }
+  /** Bits of the target pages asked for, or never to be; and of those whose data came, or never needs to. To be read. */
+  get requestedBytes(): Uint8Array {
+    return this.#requested.bytes
+  }
+  get receivedBytes(): Uint8Array {
+    return this.#received.bytes
+  }
   /** Whether a target page was asked for, or never will be. */
   isRequested(target: number): boolean {
     return this.#requested.test(target)
@@ -168,6 +175,13 @@ export class PageTable {
   received(target: number): Arrival {
     if (this.#received.testAndSet(target)) return "discard"
     return this.ready(this.firstHost(target)) ? "install" : "stage"
+  }
+
+  /** A fault on a host page that is one target page was answered already: asked for, received and installed. */
+  fetched(page: number): void {
+    this.#requested.set(page)
+    this.#received.set(page)
+    this.installed(page)
   }
 
   /** The kernel has a host page's content, or had it already: whether that is new. */

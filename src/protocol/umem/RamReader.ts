@@ -96,6 +96,11 @@ export class RamReader {
     return this.#stage === "word" || this.#stage === "over"
   }
 
+  /** The block that a record without a name means, by its place in the list, if the next byte to come begins a record; else -1. */
+  get continuing(): number {
+    return this.#stage === "word" && this.#context && this.#input.available === 0 ? this.#table.index : -1
+  }
+
   /** The byte offset of the last page or fill, also above 2^53. */
   exactAddress(): bigint {
     return (BigInt(this.#high) << 32n) | BigInt(this.#low)

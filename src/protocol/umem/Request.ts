@@ -96,6 +96,8 @@ export interface Encoder {
     pages: ArrayLike<number>,
     count: number
   ) => number
+  /** The block that a CONT would mean. */
+  readonly continuing: () => string | undefined
   readonly onDemand: (idstr: string, pages: ArrayLike<number>) => Uint8Array
   readonly background: (idstr: string, pages: ArrayLike<number>) => Uint8Array
   readonly remove: (idstr: string, pages: ArrayLike<number>) => Uint8Array
@@ -140,6 +142,7 @@ export const encoder = (): Encoder => {
   return {
     size,
     write,
+    continuing: () => context,
     onDemand: (idstr, pages) => whole("onDemand", idstr, pages),
     background: (idstr, pages) => whole("background", idstr, pages),
     remove: (idstr, pages) => whole("remove", idstr, pages),

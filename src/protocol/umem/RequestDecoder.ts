@@ -3,6 +3,7 @@
  * parsed twice however the bytes arrive. What it keeps is bounded: a message is no larger than 4095 pages and a name.
  */
 import type { Decoder, End, Malformed, Message } from "../Decoder.ts"
+import type * as Dialect from "../Dialect.ts"
 import { IncrementalDecoder } from "../IncrementalDecoder.ts"
 import type { RamBlock } from "../RamBlock.ts"
 import { Command, MAX_RECEIVED_PAGE_NR, TARGET_PAGE_SIZE, WINDOW_BYTES } from "./Constants.ts"
@@ -49,6 +50,14 @@ class RequestDecoder extends IncrementalDecoder<Request> {
 
   protected atBoundary(): boolean {
     return this.stage === "command"
+  }
+
+  continuing(): string | undefined {
+    return this.stage === "command" && !this.ended && this.input.available === 0 ? this.context?.idstr : undefined
+  }
+
+  passed(bytes: number): void {
+    this.input.offset += bytes
   }
 
   protected step(): Message<Request> | Malformed | End | undefined {
@@ -150,4 +159,6 @@ class RequestDecoder extends IncrementalDecoder<Request> {
 }
 
 /** A decoder of one connection's requests. */
-export const decoder = (options: DecoderOptions = {}): Decoder<Request> => new RequestDecoder(options)
+export const decoder = (
+  options: DecoderOptions = {}
+): Decoder<Request> & Required<Pick<Dialect.RequestDecoder, "continuing" | "passed">> => new RequestDecoder(options)

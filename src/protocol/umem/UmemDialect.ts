@@ -1,5 +1,6 @@
 /** The dialect of 2011 as the source's actors see it: the RAM stream's records out, the request channel in. */
 import type { Dialect } from "../Dialect.ts"
+import { Command, RamFlag } from "./Constants.ts"
 import * as RamStream from "./RamStream.ts"
 import * as Request from "./Request.ts"
 
@@ -18,5 +19,10 @@ export const umem: Dialect = {
     }
   },
   requests: Request.decoder,
+  simple: {
+    command: Command.OnDemandCont,
+    pageFlags: RamFlag.Page | RamFlag.Continue,
+    fillFlags: RamFlag.Compress | RamFlag.Continue
+  },
   mayEndEarly: true
 }

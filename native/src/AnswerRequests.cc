@@ -1,0 +1,176 @@
+// The source's half of an exchange of pages, without JavaScript between request and answer: waits for requests without
+// sleeping, and answers those that are simple from a region. What it cannot do, it leaves as it came: bytes that are no
+// such request, pages that are not to be sent, a socket that takes nothing. It changes nothing but the log: the caller
+// carries out what it says.
+//
+// Hot: no JavaScript and no allocation per request.
+
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+
+#include "Descriptor.h"
+#include "Exports.h"
+#include "Mapping.h"
+#include "PageExchange.h"
+#include "Region.h"
+#include "SpinWait.h"
+
+namespace uffd::exchange {
+
+namespace {
+
+class Answering {
+ public:
+  enum Plan : size_t {
+    kPages, kPageSize, kPageFlags, kFillFlags, kCommand, kNanos,
+    kUnhandled, kPendingAt, kPendingEnd, kBytesIn, kContended, kLogged, kPlanWords
+  };
+  /** Pages of one request that are answered here, at most. */
+  static constexpr uint64_t kMostAsked = kMostAtOnce;
+
+  Answering(View<double> plan, int link, Region& region, View<uint8_t> dirty, View<uint8_t> in, View<uint8_t> out)
+      : link_(link), region_(region), dirty_(dirty), in_(in), out_(out), log_(plan, kPlanWords) {}
+
+  bool readPlan(const double* words) {
+    return exactInteger(words[kPages], pages_) && exactInteger(words[kPageSize], pageSize_) &&
+           exactInteger(words[kPageFlags], pageFlags_) && exactInteger(words[kFillFlags], fillFlags_) &&
+           exactInteger(words[kCommand], command_) && exactInteger(words[kNanos], nanos_) && std::has_single_bit(pageSize_) &&
+           pageSize_ <= out_.length && pages_ <= kMaxSafe / pageSize_ && pages_ <= dirty_.length * 8 &&
+           pageFlags_ < pageSize_ && fillFlags_ < pageSize_ && command_ < 256 && nanos_ <= kTurn &&
+           in_.length >= kRequestHead + kWord * kMostAsked;
+  }
+
+  void run(double* words) {
+    SpinWait wait(static_cast<int64_t>(nanos_));
+    const int64_t end = monotonicNow() + kTurn;
+    bool last = false;
+    bool contended = false;
+    while (log_.hasRoom()) {
+      const ssize_t n = ::recv(link_, in_.data + have_, in_.length - have_, MSG_DONTWAIT);
+      if (n > 0) {
+        have_ += static_cast<size_t>(n);
+        if (!answerAll()) break;
+        const int64_t now = monotonicNow();
+        if (now >= end) break;
+        if (have_ == 0) wait.restart(now);
+        continue;
+      }
+      // The end of the stream and errors are for whoever reads next to find.
+      if (n == 0 || (errno != EAGAIN && errno != EINTR) || last) break;
+      const SpinWait::Outcome outcome = wait.rest();
+      if (outcome == SpinWait::Outcome::timeUp) break;
+      last = contended = outcome == SpinWait::Outcome::contended;
+    }
+    words[kUnhandled] = static_cast<double>(have_);
+    words[kPendingAt] = static_cast<double>(pendingAt_);
+    words[kPendingEnd] = static_cast<double>(pendingEnd_);
+    words[kBytesIn] = static_cast<double>(bytesIn_);
+    words[kContended] = contended ? 1 : 0;
+    words[kLogged] = static_cast<double>(log_.count());
+  }
+
+ private:
+  /** Answers the requests that are there. False when what follows is not for here. */
+  bool answerAll() {
+    while (have_ >= kRequestHead) {
+      const uint64_t count = getHalf(in_.data + 1);
+      if (in_.data[0] != command_ || count == 0 || count > kMostAsked) return false;
+      const size_t length = kRequestHead + kWord * count;
+      if (have_ < length) return true;
+      if (!log_.hasRoom() || !answer(count)) return false;
+      bytesIn_ += length;
+      have_ -= length;
+      std::memmove(in_.data, in_.data + length, have_);
+      if (pendingEnd_ > 0) return false;
+    }
+    return have_ == 0 || in_.data[0] == command_;
+  }
+
+  bool answer(uint64_t count) {
+    uint64_t asked[kMostAsked];
+    uint64_t wanted = 0;
+    for (uint64_t i = 0; i < count; ++i) {
+      const uint64_t page = getWord(in_.data + kRequestHead + kWord * i);
+      // A page that was sent, is sent here already, or is not of this block: what that means is not for here.
+      if (page >= pages_ || !test(dirty_, page) || isLogged(page)) return false;
+      if (std::find(asked, asked + wanted, page) == asked + wanted) asked[wanted++] = page;
+    }
+    if (wanted * (kWord + pageSize_) > out_.length) return false;
+    size_t end = 0;
+    int64_t fills[kMostAsked];
+    size_t sizes[kMostAsked];
+    for (uint64_t i = 0; i < wanted; ++i) {
+      const uint64_t offset = asked[i] * pageSize_;
+      // SAFETY: the check above left room for `kWord` and a whole page behind `end`.
+      fills[i] = region_.hold()->gather(offset, out_.data + end + kWord, pageSize_);
+      if (fills[i] < -1) return false;
+      putWord(out_.data + end, offset | (fills[i] < 0 ? pageFlags_ : fillFlags_));
+      sizes[i] = kWord + (fills[i] < 0 ? pageSize_ : 1);
+      end += sizes[i];
+    }
+    ssize_t sent = 0;
+    do sent = ::send(link_, out_.data, end, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (sent < 0 && errno == EINTR);
+    if (sent <= 0) return false;
+    if (static_cast<size_t>(sent) < end) {
+      pendingAt_ = static_cast<size_t>(sent);
+      pendingEnd_ = end;
+    }
+    const auto now = static_cast<double>(monotonicNow());
+    for (uint64_t i = 0; i < wanted; ++i) {
+      log_.add(static_cast<double>(asked[i]), static_cast<double>(fills[i]), static_cast<double>(sizes[i]), now);
+    }
+    return true;
+  }
+
+  bool isLogged(uint64_t page) const {
+    for (size_t i = 0; i < log_.count(); ++i) {
+      if (log_.word(i, 0) == static_cast<double>(page)) return true;
+    }
+    return false;
+  }
+
+  const int link_;
+  Region& region_;
+  const View<uint8_t> dirty_;
+  const View<uint8_t> in_;
+  const View<uint8_t> out_;
+  Log log_;
+  uint64_t pages_ = 0, pageSize_ = 0, pageFlags_ = 0, fillFlags_ = 0, command_ = 0, nanos_ = 0;
+  size_t have_ = 0, pendingAt_ = 0, pendingEnd_ = 0, bytesIn_ = 0;
+};
+
+napi_value answerRequests(napi_env env, napi_callback_info info) {
+  Arguments call(env, info);
+  auto* link = call.handle<Descriptor>(0, "link");
+  auto* region = call.handle<Region>(1, "region");
+  const View<double> plan = call.doubles(2, "plan");
+  const View<uint8_t> dirty = call.bytes(3, "dirty");
+  const View<uint8_t> in = call.bytes(4, "input");
+  const View<uint8_t> out = call.bytes(5, "output");
+  if (call.failed()) return nullptr;
+  if (plan.length < Answering::kPlanWords + Log::kEntry * kMostAtOnce) return call.failRange("plan is too short");
+  if (link->fd() < 0) return call.number(-EBADF);
+  const int refused = region->unusable();
+  if (refused != 0) return call.number(refused);
+  Answering answering(plan, link->fd(), *region, dirty, in, out);
+  if (!answering.readPlan(plan.data)) return call.failRange("plan is not one that can be carried out");
+  answering.run(plan.data);
+  return call.number(plan.data[Answering::kLogged]);
+}
+
+}  // namespace
+
+}  // namespace uffd::exchange
+
+namespace uffd {
+
+void exportAnswerRequests(Addon& addon, napi_value exports) {
+  exportFunction(addon, exports, "answerRequests", exchange::answerRequests);
+}
+
+}  // namespace uffd

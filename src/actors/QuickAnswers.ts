@@ -1,0 +1,58 @@
+/**
+ * The source's quick way: while nothing is to be sent but what the guest asks for, requests of the simple kind are
+ * answered by one call, without a step of JavaScript between request and page, and the sender hears of it afterwards.
+ * What that call cannot do comes back as it was and goes the ordinary way.
+ *
+ * Hot path: no Effect per page.
+ */
+import type { Dialect } from "../protocol/Dialect.ts"
+import type { Link } from "../services/Link.ts"
+import * as PageExchange from "../services/PageExchange.ts"
+import type { RequestReceiver } from "./RequestReceiver.ts"
+import type { SourceSender } from "./SourceSender.ts"
+
+export interface Options {
+  readonly link: Link
+  readonly receiver: RequestReceiver
+  readonly sender: SourceSender
+  readonly dialect: Dialect
+  readonly targetPageSize: number
+}
+
+const { Answer } = PageExchange
+/** Bytes read at once: some requests of some pages. */
+const INPUT_BYTES = 4096
+/** Bytes written at once: the pages of one request. */
+const OUTPUT_BYTES = 128 * 1024
+
+/** Waits at most so many nanoseconds; {@link PageExchange.Came} as bits, or `undefined` when this is no time for it. */
+export type QuickAnswers = (nanos: number) => number | undefined
+
+export const make = ({ dialect, link, receiver, sender, targetPageSize }: Options): QuickAnswers => {
+  const { simple } = dialect
+  if (simple === undefined) return () => undefined
+  const plan = new Float64Array(Answer.words + PageExchange.LOG_WORDS * PageExchange.LOG_ENTRIES)
+  const input = new Uint8Array(INPUT_BYTES)
+  const output = new Uint8Array(OUTPUT_BYTES)
+  plan[Answer.pageSize] = targetPageSize
+  plan[Answer.pageFlags] = simple.pageFlags
+  plan[Answer.fillFlags] = simple.fillFlags
+  plan[Answer.command] = simple.command
+
+  return (nanos) => {
+    const state = sender.answering()
+    if (state?.block.answer === undefined || receiver.continuing() !== state.block.idstr) return undefined
+    plan[Answer.pages] = state.dirty.length
+    plan[Answer.nanos] = nanos
+    const answered = state.block.answer(link, plan, state.dirty.bytes, input, output)
+    if (answered < 0) return undefined
+    const unhandled = plan[Answer.unhandled]!
+    receiver.passed(plan[Answer.bytesIn]!)
+    if (answered > 0) {
+      sender.answered(state, plan, answered, output.subarray(plan[Answer.pendingAt]!, plan[Answer.pendingEnd]!))
+    }
+    if (unhandled > 0) receiver.take(input.subarray(0, unhandled))
+    return (answered + unhandled > 0 ? PageExchange.Came.Something : PageExchange.Came.Nothing) |
+      (plan[Answer.contended] === 1 ? PageExchange.Came.Contended : 0)
+  }
+}

@@ -1,0 +1,377 @@
+/**
+ * The two halves of an exchange of pages: the addon's and their reference do the same with the same plan, over real sockets,
+ * real memory and a real userfaultfd; and both leave what they cannot do as it came.
+ */
+import * as Uffd from "userfaultfd-napi"
+import { afterEach, assert, describe, it } from "vitest"
+import { Toucher } from "../../native/test/Toucher.ts"
+import * as Binding from "../../src/native/Binding.ts"
+import type { SourceBlock } from "../../src/services/GuestMemory.ts"
+import type { Link } from "../../src/services/Link.ts"
+import * as NativeLink from "../../src/services/NativeLink.ts"
+import { Answer, Fetch, LOG_WORDS } from "../../src/services/PageExchange.ts"
+import { answerOver, fetchOver } from "../../src/services/PageExchangeReference.ts"
+import { type FaultChannel, serve } from "../../src/services/Userfaultfd.ts"
+
+const P = 4096
+const PAGES = 32
+const PAGE_FLAGS = 0x28
+const FILL_FLAGS = 0x22
+const COMMAND = 2
+const addon = Binding.require()
+const { constants, Region } = addon
+
+const closing: Array<() => unknown> = []
+afterEach(async () => {
+  for (const close of closing.splice(0).reverse()) await close()
+})
+
+const pair = (): readonly [Link, Link] => {
+  const [a, b] = addon.socketpair(constants.SOCK_STREAM)
+  const links = [a, b].map((end) => NativeLink.fromDescriptor(addon, end, "the other end")) as [Link, Link]
+  closing.push(() => links.forEach((link) => link.close()))
+  return links
+}
+
+const request = (pages: ReadonlyArray<number>, command = COMMAND, count = pages.length): Uint8Array => {
+  const view = new DataView(new ArrayBuffer(5 + 8 * pages.length))
+  view.setUint8(0, command)
+  view.setUint32(1, count)
+  for (const [i, page] of pages.entries()) view.setBigUint64(5 + 8 * i, BigInt(page))
+  return new Uint8Array(view.buffer)
+}
+
+const record = (page: number, flags: number, data: Uint8Array): Uint8Array => {
+  const out = new Uint8Array(8 + data.length)
+  new DataView(out.buffer).setBigUint64(0, BigInt(page * P + flags))
+  out.set(data, 8)
+  return out
+}
+
+const concat = (...parts: ReadonlyArray<Uint8Array>) => Uint8Array.from(parts.flatMap((part) => Array.from(part)))
+
+/** Page 0 is zeros, page 3 is of one byte, the others have different bytes. */
+const contentOf = (page: number): Uint8Array =>
+  page % 8 === 3
+    ? new Uint8Array(P).fill(page)
+    : page === 0
+    ? new Uint8Array(P)
+    : Uint8Array.from({ length: P }, (_, i) => i ^ page)
+const recordOf = (page: number): Uint8Array => {
+  const bytes = contentOf(page)
+  return page % 8 === 3 || page === 0
+    ? record(page, FILL_FLAGS, bytes.subarray(0, 1))
+    : record(page, PAGE_FLAGS, bytes)
+}
+
+/** All that can be read now. */
+const readAll = (link: Link): Uint8Array => {
+  const parts: Array<Uint8Array> = []
+  const chunk = new Uint8Array(65536)
+  for (let n = link.read(chunk, 0, chunk.length); n > 0; n = link.read(chunk, 0, chunk.length)) {
+    parts.push(chunk.slice(0, n))
+  }
+  return concat(...parts)
+}
+const write = (link: Link, bytes: Uint8Array) => assert.strictEqual(link.write(bytes, 0, bytes.length), bytes.length)
+
+const entries = (plan: Float64Array, words: number, count: number, fields: ReadonlyArray<number>) =>
+  Array.from({ length: count }, (_, i) => fields.map((field) => plan[words + i * LOG_WORDS + field]!))
+
+for (const which of ["native", "reference"] as const) {
+  describe(`answering requests: ${which}`, () => {
+    const rig = (most = 64) => {
+      const region = Region.anonymous(PAGES * P)
+      closing.push(() => region.close())
+      for (let page = 0; page < PAGES; page++) region.write(page * P, contentOf(page), 0, P)
+      const [link, far] = pair()
+      const gather: NonNullable<SourceBlock["gather"]> = (ranges, count, into, at) =>
+        addon.gatherRanges(region, ranges, count, into, at)
+      const answer: NonNullable<SourceBlock["answer"]> = which === "reference"
+        ? answerOver(gather)
+        : (link, ...given) => addon.answerRequests(link.descriptor!, region, ...given)
+      const plan = new Float64Array(Answer.words + most * LOG_WORDS)
+      plan.set([PAGES, P, PAGE_FLAGS, FILL_FLAGS, COMMAND, 0])
+      const dirty = new Uint8Array(PAGES / 8 + 4).fill(0xff)
+      const input = new Uint8Array(4096)
+      const output = new Uint8Array(64 * 1024 + 128)
+      return {
+        link,
+        far,
+        plan,
+        dirty,
+        input,
+        output,
+        /** Until nothing more comes: one look each. */
+        run: () => answer(link, plan, dirty, input, output),
+        log: (count: number) => entries(plan, Answer.words, count, [0, 1, 2])
+      }
+    }
+
+    it("answers what is simple, pages in the order asked, and changes no bit", () => {
+      const { dirty, far, log, plan, run } = rig()
+      write(far, concat(request([5, 3, 5]), request([0])))
+      assert.strictEqual(run(), 3)
+      assert.deepStrictEqual(readAll(far), concat(recordOf(5), recordOf(3), recordOf(0)))
+      assert.deepStrictEqual(log(3), [[5, -1, 8 + P], [3, 3, 9], [0, 0, 9]])
+      assert.deepStrictEqual([plan[Answer.bytesIn], plan[Answer.unhandled], plan[Answer.pendingEnd]], [29 + 13, 0, 0])
+      assert.isTrue(dirty.every((byte) => byte === 0xff))
+    })
+
+    const cases: ReadonlyArray<readonly [what: string, bytes: Uint8Array, clean?: number]> = [
+      ["another command", request([5], 1)],
+      ["no page", request([])],
+      ["more pages than at once", request(Array.from({ length: 17 }, (_, i) => i))],
+      ["a count of which the pages cannot come", request([1], COMMAND, 0xffffffff)],
+      ["a page that is not dirty", request([1, 6]), 6],
+      ["a page beyond the block", request([PAGES])],
+      ["a page far beyond it", request([2 ** 53])],
+      ["one that begins and is not all there", request([5, 6]).subarray(0, 20)]
+    ]
+    for (const [what, bytes, clean] of cases) {
+      it(`leaves ${what} as it came, behind what was answered before it`, () => {
+        const { dirty, far, input, log, plan, run } = rig()
+        if (clean !== undefined) dirty[clean >> 3]! &= ~(1 << (clean & 7))
+        write(far, concat(request([9]), bytes))
+        assert.strictEqual(run(), 1)
+        assert.deepStrictEqual(log(1), [[9, -1, 8 + P]])
+        assert.deepStrictEqual(readAll(far), recordOf(9))
+        assert.deepStrictEqual(input.slice(0, plan[Answer.unhandled]), bytes.slice())
+      })
+    }
+
+    it("leaves a page that it has answered itself: the caller has not heard of it yet", () => {
+      const { far, input, plan, run } = rig()
+      write(far, concat(request([9]), request([9])))
+      assert.strictEqual(run(), 1)
+      assert.deepStrictEqual(input.slice(0, plan[Answer.unhandled]), request([9]))
+    })
+
+    it("stops with what the link has not taken, and the stream goes on with that", () => {
+      const { far, link, log, output, plan, run } = rig()
+      const asked = Array.from({ length: 14 }, (_, i) => i + 1)
+      let sent = 0
+      const stream: Array<Uint8Array> = []
+      const expected: Array<Uint8Array> = []
+      for (let round = 0; round < 20 && plan[Answer.pendingEnd] === 0; round++) {
+        write(far, request(asked))
+        const n = run()
+        if (n > 0) expected.push(...asked.map(recordOf))
+        sent += n
+      }
+      assert.isAbove(sent, 0)
+      // Either the answer that did not fit was begun, or it was not, and its request is left.
+      if (plan[Answer.pendingEnd]! > 0) {
+        const rest = output.slice(plan[Answer.pendingAt]!, plan[Answer.pendingEnd]!)
+        stream.push(readAll(far))
+        assert.strictEqual(link.write(rest, 0, rest.length), rest.length)
+        assert.deepStrictEqual(log(1), [[1, -1, 8 + P]])
+      }
+      stream.push(readAll(far))
+      assert.deepStrictEqual(concat(...stream), concat(...expected))
+    })
+
+    it("answers no more than it can log, and finds nothing at the end of the stream", () => {
+      const { far, plan, run } = rig(20)
+      write(far, concat(request([1]), request([2]), request([4]), request([5]), request([6]), request([7])))
+      assert.strictEqual(run(), 5)
+      far.close()
+      assert.isAbove(plan[Answer.unhandled]!, 0)
+      assert.strictEqual(run(), 0)
+      assert.strictEqual(plan[Answer.unhandled], 0)
+    })
+  })
+
+  describe(`fetching pages: ${which}`, () => {
+    const rig = async () => {
+      const region = Region.anonymous(PAGES * P)
+      const uffd = Uffd.open({ required: constants.FEATURE_EVENT_REMOVE, userModeOnly: true }).descriptor
+      addon.register(uffd, region.address, PAGES * P, constants.MODE_MISSING)
+      const block = { idstr: "ram", length: PAGES * P, address: region.address, hostPageSize: P, mode: "copy" as const }
+      const channel = serve(addon, uffd, [block], [])
+      const threads = await Promise.all([Toucher.start(region), Toucher.start(region)])
+      const [link, far] = pair()
+      closing.push(() => region.close(), () => channel.close(), ...threads.map((thread) => () => thread.end()))
+      const fetch: NonNullable<FaultChannel["fetch"]> = which === "reference" ? fetchOver(channel) : channel.fetch!
+      const plan = new Float64Array(Fetch.words + 64 * LOG_WORDS)
+      const buffer = new Uint8Array(8 * P)
+      const requested = new Uint8Array(PAGES / 8)
+      const received = new Uint8Array(PAGES / 8)
+      plan.set([region.address, PAGES, P, PAGE_FLAGS, FILL_FLAGS, COMMAND, 0, 100, 4 * P, 1])
+      const run = () => {
+        const n = fetch(link, plan, requested, received, buffer)
+        // What the caller does with the log.
+        for (const [kind, page] of entries(plan, Fetch.words, Math.max(0, n), [0, 1])) {
+          const bits = kind === 0 ? requested : received
+          bits[page! >> 3]! |= 1 << (page! & 7)
+        }
+        return n
+      }
+      return {
+        addressOf: (page: number) => region.address + page * P,
+        channel,
+        far,
+        link,
+        plan,
+        buffer,
+        requested,
+        received,
+        threads,
+        run,
+        log: (count: number) => entries(plan, Fetch.words, count, [0, 1, 3]),
+        unhandled: () => buffer.slice(100, 100 + plan[Fetch.unhandled]!),
+        /** Runs until the kernel has told of a fault. */
+        runOnFault: async () => {
+          for (;;) {
+            const n = run()
+            if (n !== 0 || plan[Fetch.faults] !== 0) return n
+            await new Promise(setImmediate)
+          }
+        }
+      }
+    }
+
+    it("asks for a page that a thread waits for, once, and installs what comes", async () => {
+      const { far, log, plan, run, runOnFault, threads: [one, two], unhandled } = await rig()
+      const reading = one.byte(5 * P + 7)
+      assert.strictEqual(await runOnFault(), 1)
+      assert.deepStrictEqual(log(1), [[0, 5, 0]])
+      assert.deepStrictEqual(readAll(far), request([5]))
+      assert.strictEqual(plan[Fetch.bytesOut], 13)
+      // Another fault on the same page is not for here.
+      const again = two.byte(5 * P)
+      await runOnFault()
+      assert.deepStrictEqual([plan[Fetch.faults], plan[Fetch.logged], plan[Fetch.bytesOut]], [1, 0, 0])
+      write(far, recordOf(5))
+      assert.strictEqual(run(), 1)
+      assert.deepStrictEqual(log(1), [[1, 5, 0]])
+      assert.deepStrictEqual([plan[Fetch.bytesIn], unhandled().length], [8 + P, 0])
+      assert.strictEqual(await reading, contentOf(5)[7])
+      assert.strictEqual(await again, contentOf(5)[0])
+    })
+
+    it("installs pages of one byte, zeros among them", async () => {
+      const { far, log, run, runOnFault, threads: [one] } = await rig()
+      for (const page of [3, 0]) {
+        const reading = one.byte(page * P + 9)
+        await runOnFault()
+        write(far, recordOf(page))
+        assert.strictEqual(run(), 1)
+        assert.deepStrictEqual(log(1), [[1, page, 1]])
+        assert.strictEqual(await reading, page)
+      }
+    })
+
+    it("takes an answer in pieces, and leaves the pieces when no more comes", async () => {
+      const { far, plan, run, runOnFault, threads: [one], unhandled } = await rig()
+      const reading = one.byte(5 * P)
+      await runOnFault()
+      const bytes = recordOf(5)
+      write(far, bytes.subarray(0, 1000))
+      assert.strictEqual(run(), 0)
+      assert.deepStrictEqual(unhandled(), bytes.slice(0, 1000))
+      write(far, bytes)
+      assert.strictEqual(run(), 1)
+      assert.strictEqual(plan[Fetch.unhandled], 0)
+      assert.strictEqual(await reading, contentOf(5)[0])
+    })
+
+    const strangers: ReadonlyArray<readonly [what: string, bytes: Uint8Array]> = [
+      ["a page that nobody asked for", recordOf(6)],
+      ["flags of another kind", record(5, 0x08, contentOf(5))],
+      ["a page beyond the block", record(PAGES, PAGE_FLAGS, contentOf(5))],
+      ["the end of the stream of pages", record(0, 0x10, new Uint8Array(0))]
+    ]
+    for (const [what, bytes] of strangers) {
+      it(`leaves ${what} as it came, and what follows it`, async () => {
+        const { far, plan, run, runOnFault, threads: [one], unhandled } = await rig()
+        const reading = one.byte(5 * P)
+        await runOnFault()
+        write(far, concat(bytes, recordOf(5)))
+        assert.strictEqual(run(), 0)
+        assert.deepStrictEqual(unhandled(), concat(bytes, recordOf(5)))
+        write(far, recordOf(5))
+        assert.strictEqual(run(), 1)
+        assert.strictEqual(plan[Fetch.unhandled], 0)
+        await reading
+      })
+    }
+
+    it("leaves faults where it may not ask, or the page was asked for or received", async () => {
+      const { addressOf, channel, far, plan, received, requested, runOnFault, threads: [one, two] } = await rig()
+      plan[Fetch.asks] = 0
+      const first = one.byte(5 * P)
+      await runOnFault()
+      assert.deepStrictEqual([plan[Fetch.faults], channel.ring[2]], [1, addressOf(5)])
+      plan[Fetch.asks] = 1
+      requested[0]! |= 1 << 6
+      received[0]! |= 1 << 7
+      for (const page of [6, 7]) {
+        const reading = two.byte(page * P)
+        await runOnFault()
+        assert.deepStrictEqual([plan[Fetch.faults], channel.ring[2]], [1, addressOf(page)])
+        assert.strictEqual(channel.zeropage(addressOf(page), P), P)
+        await reading
+      }
+      assert.strictEqual(channel.zeropage(addressOf(5), P), P)
+      await first
+      assert.strictEqual(readAll(far).length, 0)
+    })
+
+    it("leaves a page that has come already, and one that came twice in one call", async () => {
+      const { far, plan, received, run, runOnFault, threads: [one], unhandled } = await rig()
+      const reading = one.byte(5 * P)
+      await runOnFault()
+      write(far, concat(recordOf(5), recordOf(5)))
+      assert.strictEqual(run(), 1)
+      assert.deepStrictEqual(unhandled(), recordOf(5))
+      await reading
+      assert.strictEqual(received[0], 1 << 5)
+      write(far, recordOf(5))
+      assert.strictEqual(run(), 0)
+      assert.deepStrictEqual([unhandled(), plan[Fetch.bytesIn]], [recordOf(5), 0])
+    })
+
+    it("leaves a page that was given back: it is received for ever", async () => {
+      const { addressOf, channel, far, log, received, run, runOnFault, threads: [one], unhandled } = await rig()
+      const reading = one.byte(5 * P)
+      await runOnFault()
+      received[0]! |= 1 << 5
+      write(far, recordOf(5))
+      assert.strictEqual(run(), 0)
+      assert.deepStrictEqual([log(0), unhandled()], [[], recordOf(5)])
+      assert.strictEqual(channel.zeropage(addressOf(5), P), P)
+      assert.strictEqual(await reading, 0)
+    })
+
+    it("leaves a removal for the caller, and an answer for a page that is there", async () => {
+      const { addressOf, channel, far, plan, run, runOnFault, threads: [one, two], unhandled } = await rig()
+      const reading = one.byte(5 * P)
+      await runOnFault()
+      readAll(far)
+      const removing = two.run({ kind: "madvise", offset: 8 * P, length: P, advice: constants.MADV_DONTNEED })
+      await runOnFault()
+      assert.deepStrictEqual(Array.from(channel.ring.subarray(0, 3)), [0x15, addressOf(8), addressOf(9)])
+      await removing
+      write(far, recordOf(5))
+      assert.strictEqual(run(), 1)
+      assert.strictEqual(plan[Fetch.unhandled], 0)
+      await reading
+      // A page that is there already: what that means is not for here.
+      const there = one.byte(9 * P)
+      await runOnFault()
+      assert.strictEqual(channel.zeropage(addressOf(9), P), P)
+      await there
+      write(far, recordOf(9))
+      assert.strictEqual(run(), 0)
+      assert.deepStrictEqual(unhandled(), recordOf(9))
+    })
+
+    it("finds nothing at the end of the stream", async () => {
+      const { far, plan, run } = await rig()
+      far.close()
+      assert.strictEqual(run(), 0)
+      assert.deepStrictEqual([plan[Fetch.faults], plan[Fetch.unhandled]], [0, 0])
+    })
+  })
+}
