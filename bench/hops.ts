@@ -53,13 +53,17 @@ const program = Effect.gen(function*() {
       return n
     }
   })
+  // The ordinary way: the quick one has no hops, it is one call on either side.
+  const { answer: _, ...block } = stage.block
+  const { fetch: __, ...uffd } = stage.uffd
   yield* rehearsal({
     ...stage,
+    block,
     source: read(written(stage.source, 3), 2),
     destination: read(written(stage.destination, 0), 5),
     busyPoll: undefined,
     uffd: {
-      ...stage.uffd,
+      ...uffd,
       copyRun: (...run) => {
         reach(6)
         const n = stage.uffd.copyRun(...run)

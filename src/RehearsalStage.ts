@@ -19,6 +19,8 @@ export const PAGE = 4096
 /** Enough that the hot functions have run a few hundred times, few enough to take some ten milliseconds. */
 export const PAGES = 256
 
+const ENOSYS = -38
+
 export interface Stage {
   /** Pages of the guest. */
   readonly pages: number
@@ -64,6 +66,7 @@ export const doubles: Effect.Effect<Stage, never, Scope.Scope> = Effect.gen(func
 const prompted = (real: FaultChannel, base: number) => {
   const attached = Deferred.makeUnsafe<(count: number) => void>()
   let waiting: (() => void) | undefined
+  let quick = false
   const installed = <A>(result: A): A => {
     // Not from within the installation: a guest's thread goes on beside it.
     if (waiting !== undefined) setImmediate(waiting)
@@ -77,12 +80,19 @@ const prompted = (real: FaultChannel, base: number) => {
       Deferred.doneUnsafe(attached, Effect.succeed(onBurst))
     },
     copyRun: (...run) => installed(real.copyRun(...run)),
-    zeropage: (address, length) => installed(real.zeropage(address, length))
+    zeropage: (address, length) => installed(real.zeropage(address, length)),
+    fetch: (link, plan, ...bytes) => {
+      if (!quick) return ENOSYS
+      const logged = real.fetch?.(link, plan, ...bytes) ?? ENOSYS
+      return logged > 0 ? installed(logged) : logged
+    }
   }
   const touch = (page: number) =>
     Effect.flatMap(Deferred.await(attached), (onBurst) =>
       Effect.callback<void>((resume) => {
         waiting = () => resume(Effect.void)
+        // Pages of both kinds by either way.
+        quick = (page & 2) !== 0
         real.ring.set([Event.PageFault, 0, base + page * PAGE, 0])
         onBurst(1)
       }))

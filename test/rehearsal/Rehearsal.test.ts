@@ -9,7 +9,7 @@ describe("a rehearsal", () => {
   it.live("moves every page over the kernel, with calls of the addon that install runs and zeros", () =>
     Effect.gen(function*() {
       const stage = yield* Stage.kernel(Binding.require())
-      const calls = { copyRun: 0, zeropage: 0, unregister: 0 }
+      const calls = { copyRun: 0, fetched: 0, zeropage: 0, unregister: 0 }
       const { uffd } = stage
       yield* rehearsal({
         ...stage,
@@ -18,6 +18,11 @@ describe("a rehearsal", () => {
           copyRun: (...run) => {
             calls.copyRun++
             return uffd.copyRun(...run)
+          },
+          fetch: (...given) => {
+            const logged = uffd.fetch!(...given)
+            if (logged > 0) calls.fetched += logged
+            return logged
           },
           zeropage: (address, length) => {
             calls.zeropage++
@@ -29,7 +34,12 @@ describe("a rehearsal", () => {
           }
         }
       })
-      assert.deepStrictEqual(calls, { copyRun: Stage.PAGES / 2, zeropage: Stage.PAGES / 2, unregister: 1 })
+      assert.deepStrictEqual(calls, {
+        copyRun: Stage.PAGES / 4,
+        fetched: Stage.PAGES / 2,
+        zeropage: Stage.PAGES / 4,
+        unregister: 1
+      })
     }).pipe(Effect.scoped))
 
   it.live("moves every page over doubles", () =>
