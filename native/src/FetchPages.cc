@@ -69,7 +69,7 @@ class Fetching {
       if (stopped_ || last) break;
       if (asked || placed) {
         const int64_t now = monotonicNow();
-        if (now >= end || nanos_ == 0) break;
+        if (now >= end || (asked && nanos_ == 0)) break;
         wait.restart(now);
         continue;
       }

@@ -225,7 +225,7 @@ export const fetchOver = (
     const asked = takeFaults()
     if (stopped) break
     const placed = !asked && takeAnswers()
-    if (stopped || !asked && !placed) break
+    if (stopped || !placed) break
   }
   plan[Fetch.unhandled] = have
   plan[Fetch.logged] = log.count

@@ -4,6 +4,7 @@
  * and 1 MiB; buffers always, objects at least once what is garbage has been collected. What is left must not grow.
  */
 import * as Decoders from "./Decoders.ts"
+import * as ExchangeEnds from "./ExchangeEnds.ts"
 import { collected, collectFirst, type Finding } from "./Finding.ts"
 import { Random } from "./Random.ts"
 import * as ReceivingEnd from "./ReceivingEnd.ts"
@@ -18,7 +19,8 @@ const targets: Record<string, (random: Random) => Finding | Promise<Finding>> = 
   savevm: (random) => Decoders.fuzz("savevm", random),
   bitmapList: (random) => Decoders.fuzz("bitmapList", random),
   receive: ReceivingEnd.fuzz,
-  send: SendingEnd.fuzz
+  send: SendingEnd.fuzz,
+  exchange: ExchangeEnds.fuzz
 }
 const weights: ReadonlyArray<string> = [
   "request",
@@ -31,7 +33,9 @@ const weights: ReadonlyArray<string> = [
   "savevm",
   "bitmapList",
   ...Array.from({ length: 4 }, () => "receive"),
-  ...Array.from({ length: 4 }, () => "send")
+  ...Array.from({ length: 4 }, () => "send"),
+  "exchange",
+  "exchange"
 ]
 
 export const names: ReadonlyArray<string> = Object.keys(targets)

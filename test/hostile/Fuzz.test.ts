@@ -18,6 +18,11 @@ describe("hostile bytes", { timeout: 300_000 }, () => {
       }
     }
     for (const outcome of ["serve: complete", "serve: incomplete", "send: confirmed"]) assert.include(seen, outcome)
+    for (const half of ["answers", "fetches"]) {
+      for (const some of ["some", "none"]) {
+        for (const left of ["bytes left", "nothing left"]) assert.include(seen, `${half}: ${some}, ${left}`)
+      }
+    }
     for (
       const failure of ["receive: MalformedInput", "receive: LinkFailed", "send: MalformedInput", "send: LinkFailed"]
     ) {

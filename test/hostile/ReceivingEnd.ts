@@ -10,6 +10,7 @@ import type { LoadedBlock, Vcpu } from "../../src/guests/Vcpu.ts"
 import { loadState } from "../../src/LoadState.ts"
 import { RunningGuest } from "../../src/RunningGuest.ts"
 import * as DaemonCounters from "../../src/services/DaemonCounters.ts"
+import { fetchOver } from "../../src/services/PageExchangeReference.ts"
 import {
   Event,
   EVENT_WORDS,
@@ -27,7 +28,7 @@ import { blocks, small, SMALL_PAGE } from "./Streams.ts"
 const EAGAIN = -11
 const EEXIST = -17
 /** The daemon's read and its decoder; its backlog with room for two messages; the loader's read and its decoder. */
-const WINDOW = 2 * 128 * 1024 + (532_480 + 2 * 64 * 1024) + 64 * 1024 + 32 * 1024
+const WINDOW = 3 * 128 * 1024 + (532_480 + 2 * 64 * 1024) + 64 * 1024 + 32 * 1024
 /** Turns without an end after which it does not end. */
 const MANY_TURNS = 10_000
 
@@ -159,8 +160,10 @@ const loads = (bytes: Uint8Array): number | undefined => {
 /** Runs the daemon's data path to its end. */
 const serve = (remainder: Uint8Array, link: ScriptedLink, memory: ScriptedMemory, random: Random) => {
   const counters = new DaemonCounters.DaemonCounters(new ArrayBuffer(DaemonCounters.BYTES))
+  const { channel } = memory
+  const uffd = random.oneIn(2) ? channel : { ...channel, fetch: fetchOver(channel) }
   const pages = Effect.runSync(DaemonPages.make({
-    uffd: memory.channel,
+    uffd,
     link,
     blocks: registered,
     targetPageSize: SMALL_PAGE,

@@ -7,10 +7,12 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Queue from "effect/Queue"
 import { MAILBOX_CAPACITY, type SenderMessage } from "../../src/actors/Mailboxes.ts"
+import * as QuickAnswers from "../../src/actors/QuickAnswers.ts"
 import * as RequestReceiver from "../../src/actors/RequestReceiver.ts"
 import * as SourceSender from "../../src/actors/SourceSender.ts"
 import { umem } from "../../src/protocol/umem/UmemDialect.ts"
 import { fromBytes } from "../../src/services/GuestMemory.ts"
+import { answerOver } from "../../src/services/PageExchangeReference.ts"
 import * as RateLimit from "../../src/services/RateLimit.ts"
 import { type Finding, inUse, same, since } from "./Finding.ts"
 import { mutated, pieces } from "./Mutation.ts"
@@ -31,7 +33,8 @@ const memory = blocks.map(({ idstr, length }, block) => {
     const page = Math.floor(at / SMALL_PAGE)
     bytes[at] = page % 4 === 3 ? page : at * 7 + page * 13 + block
   }
-  return fromBytes(idstr, bytes)
+  const plain = fromBytes(idstr, bytes)
+  return { ...plain, answer: answerOver(plain.gather!) }
 })
 
 const pageOf = (idstr: string, page: number): Uint8Array => {
@@ -43,6 +46,7 @@ const pageOf = (idstr: string, page: number): Uint8Array => {
 export const fuzz = async (random: Random): Promise<Finding> => {
   const bytes = mutated(small.requests(random), random)
   const background = random.oneIn(2)
+  const quickly = random.oneIn(2)
   const link = new ScriptedLink(
     pieces(bytes, random),
     random,
@@ -72,8 +76,9 @@ export const fuzz = async (random: Random): Promise<Finding> => {
     sender: inbox
   })
   // As after the switchover.
+  const quick = QuickAnswers.make({ dialect: umem, link, receiver, sender, targetPageSize: SMALL_PAGE })
   link.attach((readable) => {
-    if (readable) receiver.poll()
+    if (readable && (!quickly || (quick(0) ?? 0) === 0)) receiver.poll()
     sender.pump()
   })
   link.watch(true, false)
