@@ -266,6 +266,22 @@ export const mutants: Readonly<Record<string, Mutant>> = {
     "a turn that wrote all that was encoded is the last one",
     change("actors/SourceSender.ts", "        watch(turn <= 0)\n", "        watch(false)\n")
   ),
+  "quick-rest": mutant(
+    "the rest of a request that the link took the beginning of waits for the next one",
+    change("actors/QuickPages.ts", "      options.onUnsent()\n", "")
+  ),
+  "quick-unlogged": mutant(
+    "the quick way's last entry is not carried out",
+    change(
+      "actors/QuickPages.ts",
+      "const end = Fetch.words + count * LOG_WORDS",
+      "const end = Fetch.words + (count - 1) * LOG_WORDS"
+    )
+  ),
+  "quick-twice": mutant(
+    "a page that was answered the quick way stays dirty",
+    change("actors/SourceSender.ts", "        if (state.dirty.testAndClear(plan[word]!)) dirty--\n", "")
+  ),
   "staged-removed": mutant(
     "what comes for a removed page of a memfd is written to it",
     change("actors/DaemonPages.ts", "        if (!table.isRemoved(page)) installer.stage", "        installer.stage")
