@@ -22,6 +22,8 @@ export interface Options {
 const { Answer } = PageExchange
 /** Bytes read at once: some requests of some pages. */
 const INPUT_BYTES = 4096
+/** Larger pages go the ordinary way. */
+const MOST_PAGE_BYTES = 64 * 1024
 /** Bytes written at once: the pages of one request. */
 const OUTPUT_BYTES = 128 * 1024
 
@@ -30,7 +32,7 @@ export type QuickAnswers = (nanos: number) => number | undefined
 
 export const make = ({ dialect, link, receiver, sender, targetPageSize }: Options): QuickAnswers => {
   const { simple } = dialect
-  if (simple === undefined) return () => undefined
+  if (simple === undefined || targetPageSize > MOST_PAGE_BYTES) return () => undefined
   const plan = new Float64Array(Answer.words + PageExchange.LOG_WORDS * PageExchange.LOG_ENTRIES)
   const input = new Uint8Array(INPUT_BYTES)
   const output = new Uint8Array(OUTPUT_BYTES)

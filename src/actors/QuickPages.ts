@@ -43,6 +43,8 @@ export interface Options {
 const { Came, Fetch, LOG_WORDS } = PageExchange
 /** Bytes read at once. */
 const READ_BYTES = 128 * 1024
+/** Larger pages go the ordinary way. */
+const MOST_PAGE_BYTES = 64 * 1024
 const NANOS_PER_MILLI = 1e6
 const NANOS_PER_MICRO = 1e3
 
@@ -53,7 +55,7 @@ export const make = (options: Options): QuickPages => {
   const { backlog, blocks, counters, input, link, reader, ready, targetPageSize, uffd } = options
   const { fetch } = uffd
   const { simple } = umem
-  if (fetch === undefined || simple === undefined) return () => undefined
+  if (fetch === undefined || simple === undefined || targetPageSize > MOST_PAGE_BYTES) return () => undefined
   const plan = new Float64Array(Fetch.words + LOG_WORDS * PageExchange.LOG_ENTRIES)
   plan[Fetch.pageSize] = targetPageSize
   plan[Fetch.pageFlags] = simple.pageFlags
