@@ -24,8 +24,6 @@ const { Answer } = PageExchange
 const INPUT_BYTES = 4096
 /** Larger pages go the ordinary way. */
 const MOST_PAGE_BYTES = 64 * 1024
-/** Bytes written at once: the pages of one request. */
-const OUTPUT_BYTES = 128 * 1024
 
 /** Waits at most so many nanoseconds; {@link PageExchange.Came} as bits, or `undefined` when this is no time for it. */
 export type QuickAnswers = (nanos: number) => number | undefined
@@ -35,7 +33,7 @@ export const make = ({ dialect, link, receiver, sender, targetPageSize }: Option
   if (simple === undefined || targetPageSize > MOST_PAGE_BYTES) return () => undefined
   const plan = new Float64Array(Answer.words + PageExchange.LOG_WORDS * PageExchange.LOG_ENTRIES)
   const input = new Uint8Array(INPUT_BYTES)
-  const output = new Uint8Array(OUTPUT_BYTES)
+  const output = new Uint8Array(sender.answerBytes)
   plan[Answer.pageSize] = targetPageSize
   plan[Answer.pageFlags] = simple.pageFlags
   plan[Answer.fillFlags] = simple.fillFlags

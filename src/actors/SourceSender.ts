@@ -88,6 +88,8 @@ export interface SourceSender extends PageServer {
   readonly begin: (requests: RequestSource) => void
   /** The block whose pages may be answered past this sender: nothing else is to be sent before them. */
   readonly answering: () => BlockState | undefined
+  /** Bytes that one answer may have: what the link does not take of it becomes this sender's. */
+  readonly answerBytes: number
   /** Such answers were sent, as the first entries of the plan's log say, but for `rest`. */
   readonly answered: (state: BlockState, plan: Float64Array, count: number, rest: Uint8Array) => void
   /** Goes on after the link became writable or the budget was refilled. */
@@ -514,6 +516,7 @@ export const make = (options: Options): SourceSender => {
       const state = block === undefined ? undefined : byName.get(block.idstr)
       return state?.unit === 1 ? state : undefined
     },
+    answerBytes: DEMAND_CHUNK + targetPageSize,
     answered: (state, plan, count, rest) => {
       askedAt = now()
       let bytes = -rest.length
