@@ -71,16 +71,23 @@ type Stage = Awaited<ReturnType<typeof stage>>
 
 const resume = (pid: number) => send(pid, "SIGCONT")
 
-const nothingLeft = async ({ dir, from, to, witness }: Stage, victim: Process | undefined) => {
+/** What a process that is killed leaves: its control socket, and a listening one that it has not accepted from yet. */
+const stale = ({ dir, from, to }: Stage, victim: Process | undefined, arrow: Arrow): ReadonlyArray<string> => {
+  if (victim === "source") return [from.control]
+  if (victim !== "destination") return []
+  return arrow.at === "source" && arrow.phase === "before" ? [to.control, join(dir, "incoming")] : [to.control]
+}
+
+const nothingLeft = async (all: Stage, victim: Process | undefined, arrow: Arrow) => {
+  const { dir, from, to, witness } = all
   if (victim !== "source") await from.quit()
   if (victim !== "destination") await endDestination(to)
   // The daemon has its parent's stderr, whose end `ended` waits for.
   await Promise.all([from.ended, to.ended])
   assert.isFalse(existsSync(witness), "the guest saw a wrong byte")
-  const killed = victim === "source" ? from.control : victim === "destination" ? to.control : undefined
-  // Nobody can clean up after SIGKILL: its own control socket is stale, and is taken over by the next.
-  const left = Host.leftIn(dir).filter((name) => killed === undefined || !join(dir, name).startsWith(killed))
-  assert.deepEqual(left, [])
+  // Nobody can clean up after SIGKILL: such a socket is taken over by the next.
+  const killed = stale(all, victim, arrow)
+  assert.deepEqual(Host.leftIn(dir).filter((name) => !killed.some((path) => join(dir, name).startsWith(path))), [])
 }
 
 const kill = async (arrow: Arrow, victim: Process) => {
@@ -121,7 +128,7 @@ const kill = async (arrow: Arrow, victim: Process) => {
       else assert.isTrue((await to.call({ op: "verify" })).answer.ok)
     }
   }
-  await nothingLeft(all, victim)
+  await nothingLeft(all, victim, arrow)
 }
 
 const stop = async (arrow: Arrow, victim: Process) => {
@@ -140,7 +147,7 @@ const stop = async (arrow: Arrow, victim: Process) => {
   assert.strictEqual(code, 0, error?.message)
   await to.event("completed")
   assert.isTrue((await to.call({ op: "verify" })).answer.ok)
-  await nothingLeft(all, undefined)
+  await nothingLeft(all, undefined, arrow)
 }
 
 const run: Record<Signal, (arrow: Arrow, victim: Process) => Promise<void>> = { SIGKILL: kill, SIGSTOP: stop }
