@@ -479,6 +479,26 @@ export function fetchPages(
   ring: Float64Array
 ): number
 
+/**
+ * Sends ranges of a region over a stream socket from where they lie, 64 at most: each as a be64 (its offset | `flags`) and
+ * its bytes, or, when these are all equal, (offset | `fillFlags`) and that one byte. `ranges` is that of
+ * {@link gatherRanges}, whose gaps mean nothing here. What the socket does not take is copied to `rest`, to be sent
+ * before anything else; `rest` must hold it all.
+ *
+ * @returns bytes in `rest`; -errno when nothing was sent: of sendmsg(2) but EAGAIN, or -EBADF closed, -ERANGE outside of
+ *   the region, -EFAULT made inaccessible, -ESTALE the memory's owner is gone, -ENOBUFS `rest` is too short
+ * @throws RangeError for a range that is not made of whole numbers, or more of them than `ranges` holds
+ */
+export function sendRanges(
+  link: Descriptor,
+  region: Region,
+  ranges: Float64Array,
+  count: number,
+  flags: number,
+  fillFlags: number,
+  rest: Uint8Array
+): number
+
 // ---------------------------------------------------------------------------------------------- memory
 
 /**

@@ -27,6 +27,7 @@ exports.installPages = addon.installPages
 exports.busyPoll = addon.busyPoll
 exports.answerRequests = addon.answerRequests
 exports.fetchPages = addon.fetchPages
+exports.sendRanges = addon.sendRanges
 exports.GATHER_WORDS = addon.GATHER_WORDS
 exports.gatherRanges = addon.gatherRanges
 exports.EVENT_WORDS = addon.EVENT_WORDS

@@ -15,6 +15,7 @@ void exportUffdRange(Addon& addon, napi_value exports);
 void exportBusyPoll(Addon& addon, napi_value exports);
 void exportAnswerRequests(Addon& addon, napi_value exports);
 void exportFetchPages(Addon& addon, napi_value exports);
+void exportSendRanges(Addon& addon, napi_value exports);
 void exportRegionGather(Addon& addon, napi_value exports);
 void exportUffdVector(Addon& addon, napi_value exports);
 void exportUffdEvents(Addon& addon, napi_value exports);

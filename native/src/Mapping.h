@@ -47,6 +47,8 @@ class Mapping {
   /** Copies the range, or of a uniform one that byte alone, which it then returns; -1 otherwise, below it -errno. */
   int64_t gather(uint64_t offset, uint8_t* into, size_t length);
   int64_t advise(uint64_t offset, size_t length, int advice);
+  /** Within `whileAlive`: 0 when the range may be read where it lies, or -errno. */
+  int64_t readable(uint64_t offset, size_t length) const { return check(offset, length, true); }
   int64_t protectNone(uint64_t offset, size_t length);
 
   /**

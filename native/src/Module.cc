@@ -32,6 +32,7 @@ NAPI_MODULE_INIT() {
   exportBusyPoll(*addon, exports);
   exportAnswerRequests(*addon, exports);
   exportFetchPages(*addon, exports);
+  exportSendRanges(*addon, exports);
   exportUffdEvents(*addon, exports);
   Poller::define(*addon, exports);
   FaultPoller::define(*addon, exports);

@@ -142,6 +142,15 @@ export const functions: ReadonlyArray<readonly [name: string, call: unknown, par
     ["bytes", new Uint8Array(2 * P)],
     ["doubles", new Float64Array(64)]
   ]],
+  ["sendRanges", Uffd.sendRanges, [
+    ["descriptor", socket],
+    ["region", region],
+    ["ranges", Float64Array.of(0, 8, 1, 0)],
+    ["integer", 1],
+    ["integer", 0x28],
+    ["integer", 0x22],
+    ["bytes", bytes]
+  ]],
   ["gatherRanges", Uffd.gatherRanges, [
     ["region", region],
     ["ranges", Float64Array.of(0, 8, 1, 0)],

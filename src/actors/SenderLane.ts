@@ -8,7 +8,7 @@
 import { LinkFailed, type Reason } from "../MigrationError.ts"
 import { errnoName } from "../native/Errno.ts"
 import type { Bitmap } from "../protocol/Bitmap.ts"
-import type { PageEncoder } from "../protocol/Dialect.ts"
+import type { PageEncoder, SimpleExchange } from "../protocol/Dialect.ts"
 import { RANGE_WORDS, type SourceBlock } from "../services/GuestMemory.ts"
 import { AGAIN, type Link } from "../services/Link.ts"
 
@@ -37,7 +37,8 @@ export interface SenderLane {
   readonly emit: (state: BlockState, page: number, limit: number) => Reason | undefined
   /**
    * Encodes the first `count` of these pages of a block whose unit is one page; they fit the capacity, whatever they hold.
-   * Why not, when memory cannot be read.
+   * Where the buffer is empty and pages are not of one byte, as far as the socket takes them they go there at once, see
+   * `takeSent`. Why not, when memory cannot be read.
    */
   readonly emitRun: (state: BlockState, pages: Float64Array, count: number) => Reason | undefined
   /** Goes on with the unit under way. */
@@ -45,6 +46,9 @@ export interface SenderLane {
   readonly end: () => void
   /** The block of the last record: one that continues needs no name. */
   readonly continuing: () => SourceBlock | undefined
+  /** Bytes that `emitRun` has sent since this was last asked. */
+  readonly takeSent: () => number
+  readonly hasSent: () => boolean
   /** Takes encoded bytes that the socket has not taken. */
   readonly resume: (rest: Uint8Array) => void
   /** Writes once: bytes taken, or a negative number when the socket takes none now, or why it never will. */
@@ -54,6 +58,8 @@ export interface SenderLane {
 export interface Options {
   readonly link: Link
   readonly encoder: PageEncoder
+  /** How records that continue a block look, where they can be sent from where their pages lie. */
+  readonly simple?: SimpleExchange | undefined
   readonly targetPageSize: number
   /** Bytes that may be encoded before a record more. */
   readonly capacity: number
@@ -62,7 +68,7 @@ export interface Options {
 }
 
 export const make = (options: Options): SenderLane => {
-  const { capacity, encoder, link, onPage, targetPageSize } = options
+  const { capacity, encoder, link, onPage, simple, targetPageSize } = options
   const out = new Uint8Array(capacity + targetPageSize + encoder.headerBytes + encoder.endBytes)
   let at = 0
   let end = 0
@@ -71,6 +77,9 @@ export const make = (options: Options): SenderLane => {
   let last = 0
   /** Of the record encoded last. */
   let block: SourceBlock | undefined
+  /** Whether the last run was of pages that travel whole, for which it is worth a system call of their own. */
+  let dense = false
+  let sent = 0
   const ranges = new Float64Array(RUN_PAGES * RANGE_WORDS)
 
   const unreadable = (idstr: string, errno: number) =>
@@ -93,6 +102,18 @@ export const make = (options: Options): SenderLane => {
     return undefined
   }
 
+  /** A run was sent but for what is in the buffer now. */
+  const sentRun = (state: BlockState, pages: Float64Array, from: number, count: number): undefined => {
+    dense = false
+    sent -= end
+    for (let i = from, word = 3; i < count; i++, word += RANGE_WORDS) {
+      const fill = ranges[word]! >= 0
+      if (!fill) dense = true
+      sent += encoder.continuedBytes! + (fill ? 1 : targetPageSize)
+      onPage(state, pages[i]!, fill)
+    }
+  }
+
   const emitRun = (state: BlockState, pages: Float64Array, count: number): Reason | undefined => {
     const { continuedBytes } = encoder
     let from = 0
@@ -102,18 +123,30 @@ export const make = (options: Options): SenderLane => {
       if (failed !== undefined) return failed
     }
     if (from === count) return undefined
-    const { gather, idstr } = state.block
+    const { gather, idstr, send } = state.block
     for (let i = from, word = 0; i < count; i++, word += RANGE_WORDS) {
       ranges[word] = pages[i]! * targetPageSize
       ranges[word + 1] = targetPageSize
       ranges[word + 2] = continuedBytes!
     }
+    if (dense && at === end && send !== undefined && simple !== undefined) {
+      const rest = send(link, ranges, count - from, simple.pageFlags, simple.fillFlags, out)
+      // What went wrong is found again on the other way, and said there.
+      if (rest >= 0) {
+        at = 0
+        end = rest
+        return sentRun(state, pages, from, count)
+      }
+    }
     const taken = gather!(ranges, count - from, out, end)
     if (taken < count - from) return unreadable(idstr, taken < 0 ? taken : -EFAULT)
+    dense = false
     for (let i = from, word = 0; i < count; i++, word += RANGE_WORDS) {
       const byte = ranges[word + 3]!
-      if (byte < 0) end += encoder.page(out, end, idstr, ranges[word]!) + targetPageSize
-      else end += encoder.fill(out, end, idstr, ranges[word]!, byte)
+      if (byte < 0) {
+        end += encoder.page(out, end, idstr, ranges[word]!) + targetPageSize
+        dense = true
+      } else end += encoder.fill(out, end, idstr, ranges[word]!, byte)
       onPage(state, pages[i]!, byte >= 0)
     }
     return undefined
@@ -145,6 +178,12 @@ export const make = (options: Options): SenderLane => {
       end += encoder.end(out, end)
     },
     continuing: () => block,
+    hasSent: () => sent > 0,
+    takeSent: () => {
+      const n = sent
+      sent = 0
+      return n
+    },
     resume: (rest) => {
       out.set(rest, end)
       end += rest.length

@@ -192,7 +192,14 @@ export const make = (options: Options): SourceSender => {
       if (isWanted()) onDemand++
       else backgroundPages++
     }
-    return SenderLane.make({ link: on, encoder, targetPageSize, capacity: DEMAND_CHUNK, onPage })
+    return SenderLane.make({
+      link: on,
+      encoder,
+      simple: dialect.simple,
+      targetPageSize,
+      capacity: DEMAND_CHUNK,
+      onPage
+    })
   }
   const main = lane(link, dialect.encoder({ targetPageSize }), () => wanted)
   /** Where pages that were asked for go. */
@@ -264,7 +271,8 @@ export const make = (options: Options): SourceSender => {
       // Pages of one byte take no room: after a run of them the next is as long as the buffer would bear anyway.
       const most = dense ? Math.min(room, SenderLane.RUN_PAGES) : longestRun(before)
       const count = fillOnce(on, source, most, limit)
-      if (count === 0) break
+      // What has gone out already was a chunk.
+      if (count === 0 || on.hasSent()) break
       looked += count
       dense = on.pending() - before >= targetPageSize
     }
@@ -405,9 +413,19 @@ export const make = (options: Options): SourceSender => {
       return 0
     }
     if (n <= 0) return 0
+    return charged(n)
+  }
+
+  const charged = (n: number): number => {
     bytesSent += n
     rate.charge(n)
     return n
+  }
+
+  /** Bytes that a lane has sent past its buffer. */
+  const sentBy = (on: SenderLane.SenderLane): number => {
+    const n = on.takeSent()
+    return n > 0 ? charged(n) : 0
   }
 
   /** `polled`: requests have just been looked for. */
@@ -422,7 +440,9 @@ export const make = (options: Options): SourceSender => {
       if (quick !== main && quick.pending() === 0) refillQuick()
       if (main.pending() === 0) refill()
       if (failure !== undefined) break
-      if (main.pending() === 0 && quick.pending() === 0 && (!eosQueued || urgentEnded || quick === main)) {
+      const sent = sentBy(main) + (quick === main ? 0 : sentBy(quick))
+      const nothing = sent + main.pending() + quick.pending() === 0
+      if (nothing && (!eosQueued || urgentEnded || quick === main)) {
         watch(false)
         // The fiber waits for failures, and for the end.
         if (eosQueued) wake()
@@ -430,7 +450,7 @@ export const make = (options: Options): SourceSender => {
       }
       const n = flush(main) + (quick === main ? 0 : flush(quick))
       if (failure !== undefined) break
-      turn -= n
+      turn -= n + sent
       if (n === 0 && main.pending() + quick.pending() > 0 || turn <= 0) {
         watch(turn <= 0)
         break
@@ -529,8 +549,7 @@ export const make = (options: Options): SourceSender => {
         served[0] = plan[word]!
         goOnBehind(state, served)
       }
-      bytesSent += bytes
-      rate.charge(bytes)
+      charged(bytes)
       main.resume(rest)
     },
     sendRest: () => {

@@ -24,12 +24,6 @@ export interface SourceBlock extends RamBlock {
   /** Copies the range to `into` at `at`; a negative number (-errno) when the memory is gone. */
   readonly read: (offset: number, into: Uint8Array, at: number, length: number) => number
   /**
-   * Both at once, for many ranges: puts them into `into` from `at` on, each behind a gap for its header. `ranges` has
-   * {@link RANGE_WORDS} numbers a range: offset, length, bytes of the gap, and, written back, the byte that the whole range
-   * repeats, or -1; of such a range only that byte is put there. How many of `count` ranges were taken, all that fit; a
-   * negative number (-errno) when the memory is gone. A block without it is read page by page.
-   */
-  /**
    * Answers simple requests that come over the link, see {@link PageExchange.Answer}: pages answered, or -errno. A block
    * or a link without it is answered request by request.
    */
@@ -40,6 +34,24 @@ export interface SourceBlock extends RamBlock {
     input: Uint8Array,
     output: Uint8Array
   ) => number
+  /**
+   * Sends ranges as records that continue the block, from where they lie: bytes of them in `rest` that the link has not
+   * taken, or -errno when nothing was sent. `ranges` is that of {@link SourceBlock.gather}.
+   */
+  readonly send?: (
+    link: Link,
+    ranges: Float64Array,
+    count: number,
+    flags: number,
+    fillFlags: number,
+    rest: Uint8Array
+  ) => number
+  /**
+   * Both at once, for many ranges: puts them into `into` from `at` on, each behind a gap for its header. `ranges` has
+   * {@link RANGE_WORDS} numbers a range: offset, length, bytes of the gap, and, written back, the byte that the whole range
+   * repeats, or -1; of such a range only that byte is put there. How many of `count` ranges were taken, all that fit; a
+   * negative number (-errno) when the memory is gone. A block without it is read page by page.
+   */
   readonly gather?: (ranges: Float64Array, count: number, into: Uint8Array, at: number) => number
 }
 
@@ -108,6 +120,10 @@ const native: GuestMemoryShape = {
           link.descriptor === undefined
             ? ENOSYS
             : Binding.require().answerRequests(link.descriptor, region, plan, dirty, input, output),
+        send: (link, ranges, count, flags, fillFlags, rest) =>
+          link.descriptor === undefined
+            ? ENOSYS
+            : Binding.require().sendRanges(link.descriptor, region, ranges, count, flags, fillFlags, rest),
         gather: (ranges, count, into, at) => Binding.require().gatherRanges(region, ranges, count, into, at)
       })))
     })

@@ -5,11 +5,12 @@
  * Hot path: no Effect per page.
  */
 import type { SourceBlock } from "./GuestMemory.ts"
-import type { Link } from "./Link.ts"
+import { AGAIN, type Link } from "./Link.ts"
 import { Answer, Fetch, LOG_WORDS, REQUEST_ROOM } from "./PageExchange.ts"
 import { Event, EVENT_WORDS, type FaultChannel } from "./Userfaultfd.ts"
 
 const MOST_AT_ONCE = 16
+const ENOBUFS = -105
 const WORD = 8
 const REQUEST_HEAD = 5
 const HALF = 0x100000000
@@ -118,6 +119,31 @@ export const answerOver = (
   plan[Answer.logged] = log.count
   return log.count
 }
+
+/** `send` of a source's block. */
+export const sendOver =
+  (gather: NonNullable<SourceBlock["gather"]>): NonNullable<SourceBlock["send"]> =>
+  (link, ranges, count, flags, fillFlags, rest) => {
+    for (let i = 0; i < count; i++) ranges[i * LOG_WORDS + 2] = WORD
+    const taken = gather(ranges, count, rest, 0)
+    if (taken < count) return taken < 0 ? taken : ENOBUFS
+    let end = 0
+    for (let i = 0; i < count; i++) {
+      const [offset, length, , byte] = ranges.subarray(i * LOG_WORDS, (i + 1) * LOG_WORDS) as unknown as [
+        number,
+        number,
+        number,
+        number
+      ]
+      putWord(rest, end, offset + (byte < 0 ? flags : fillFlags))
+      end += WORD + (byte < 0 ? length : 1)
+    }
+    const sent = link.write(rest, 0, end)
+    if (sent < 0 && sent !== AGAIN) return sent
+    const from = Math.max(0, sent)
+    rest.copyWithin(0, from, end)
+    return end - from
+  }
 
 /** `fetch` of the serving side of a userfaultfd, see {@link Fetch}. */
 export const fetchOver = (

@@ -6,11 +6,11 @@ import * as Uffd from "userfaultfd-napi"
 import { afterEach, assert, describe, it } from "vitest"
 import { Toucher } from "../../native/test/Toucher.ts"
 import * as Binding from "../../src/native/Binding.ts"
-import type { SourceBlock } from "../../src/services/GuestMemory.ts"
+import { RANGE_WORDS, type SourceBlock } from "../../src/services/GuestMemory.ts"
 import type { Link } from "../../src/services/Link.ts"
 import * as NativeLink from "../../src/services/NativeLink.ts"
 import { Answer, Fetch, LOG_WORDS } from "../../src/services/PageExchange.ts"
-import { answerOver, fetchOver } from "../../src/services/PageExchangeReference.ts"
+import { answerOver, fetchOver, sendOver } from "../../src/services/PageExchangeReference.ts"
 import { type FaultChannel, serve } from "../../src/services/Userfaultfd.ts"
 
 const P = 4096
@@ -18,6 +18,7 @@ const PAGES = 32
 const PAGE_FLAGS = 0x28
 const FILL_FLAGS = 0x22
 const COMMAND = 2
+const EPIPE = -32
 const addon = Binding.require()
 const { constants, Region } = addon
 
@@ -179,6 +180,67 @@ for (const which of ["native", "reference"] as const) {
       assert.isAbove(plan[Answer.unhandled]!, 0)
       assert.strictEqual(run(), 0)
       assert.strictEqual(plan[Answer.unhandled], 0)
+    })
+  })
+
+  describe(`sending ranges: ${which}`, () => {
+    const rig = () => {
+      const region = Region.anonymous(PAGES * P)
+      closing.push(() => region.close())
+      for (let page = 0; page < PAGES; page++) region.write(page * P, contentOf(page), 0, P)
+      const [link, far] = pair()
+      const send: NonNullable<SourceBlock["send"]> = which === "reference"
+        ? sendOver((ranges, count, into, at) => addon.gatherRanges(region, ranges, count, into, at))
+        : (link, ...given) => addon.sendRanges(link.descriptor!, region, ...given)
+      const run = (pages: ReadonlyArray<number>, rest: Uint8Array, length = P) => {
+        const ranges = new Float64Array(pages.length * RANGE_WORDS)
+        for (const [i, page] of pages.entries()) ranges.set([page * P, length], i * RANGE_WORDS)
+        const left = send(link, ranges, pages.length, PAGE_FLAGS, FILL_FLAGS, rest)
+        return { left, fills: pages.map((_, i) => ranges[i * RANGE_WORDS + 3]!) }
+      }
+      return { far, link, region, run }
+    }
+
+    it("sends pages from where they lie, those of one byte as that", () => {
+      const { far, run } = rig()
+      assert.deepStrictEqual(run([5, 3, 6, 0], new Uint8Array(5 * P)), { left: 0, fills: [-1, 3, -1, 0] })
+      assert.deepStrictEqual(readAll(far), concat(recordOf(5), recordOf(3), recordOf(6), recordOf(0)))
+    })
+
+    it("gives back what the link does not take, at any byte, so that the stream goes on", () => {
+      const { far, link, run } = rig()
+      const rest = new Uint8Array(16 * (P + 8))
+      const pages = Array.from({ length: 15 }, (_, i) => i + 1)
+      const stream: Array<Uint8Array> = []
+      let expected = 0
+      let left = 0
+      while (left === 0) {
+        left = run(pages, rest).left
+        expected++
+      }
+      assert.isAbove(left, 0)
+      // Full: nothing is taken, all is given back.
+      const all = new Uint8Array(16 * (P + 8))
+      assert.strictEqual(run([9], all).left, P + 8)
+      assert.deepStrictEqual(all.slice(0, P + 8), recordOf(9))
+      stream.push(readAll(far))
+      write(link, rest.subarray(0, left))
+      stream.push(readAll(far))
+      assert.deepStrictEqual(
+        concat(...stream),
+        concat(...Array.from({ length: expected }, () => pages.map(recordOf)).flat())
+      )
+    })
+
+    it("sends nothing when memory or link are gone, or what is left would have no room", () => {
+      const { far, region, run } = rig()
+      assert.isBelow(run([5], new Uint8Array(P)).left, 0)
+      assert.isBelow(run([PAGES], new Uint8Array(2 * P)).left, 0)
+      assert.strictEqual(readAll(far).length, 0)
+      far.close()
+      assert.strictEqual(run([5], new Uint8Array(2 * P)).left, EPIPE)
+      region.close()
+      assert.isBelow(run([5], new Uint8Array(2 * P)).left, 0)
     })
   })
 

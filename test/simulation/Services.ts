@@ -8,11 +8,11 @@ import * as Effect from "effect/Effect"
 import { DaemonFailed, LinkFailed, Refused } from "../../src/MigrationError.ts"
 import * as DaemonCounters from "../../src/services/DaemonCounters.ts"
 import { DaemonProcess, type DaemonProcessShape } from "../../src/services/DaemonProcess.ts"
-import { GuestMemory, type GuestMemoryShape, type SourceBlock } from "../../src/services/GuestMemory.ts"
+import { GuestMemory, type GuestMemoryShape, RANGE_WORDS, type SourceBlock } from "../../src/services/GuestMemory.ts"
 import { GuestThreads } from "../../src/services/GuestThreads.ts"
 import type { Link } from "../../src/services/Link.ts"
 import { Links, type LinksShape } from "../../src/services/Links.ts"
-import { answerOver } from "../../src/services/PageExchangeReference.ts"
+import { answerOver, sendOver } from "../../src/services/PageExchangeReference.ts"
 import { PageStates } from "../../src/services/PageStates.ts"
 import { Prefault, type PrefaultShape, type Ranges } from "../../src/services/Prefault.ts"
 import { defaults, Settings } from "../../src/services/Settings.ts"
@@ -139,14 +139,21 @@ const guestMemory = (process: Process, { guest, kernel, scenario, violated }: Op
             for (let i = 1; i < bytes; i++) if (scratch[i] !== first) return -1
             return first
           }
-          const answer = answerOver((ranges, count, into, at) => {
-            const [offset, bytes, gap] = ranges as unknown as [number, number, number]
-            ranges[3] = fillByte(offset, bytes)
-            if (ranges[3] < 0) read(offset, into, at + gap, bytes)
-            else into[at + gap] = ranges[3]
+          const gather: NonNullable<SourceBlock["gather"]> = (ranges, count, into, at) => {
+            let end = at
+            for (let i = 0; i < count; i++) {
+              const range = ranges.subarray(i * RANGE_WORDS, (i + 1) * RANGE_WORDS)
+              const [offset, bytes, gap] = range as unknown as [number, number, number]
+              const byte = fillByte(offset, bytes)
+              range[3] = byte
+              if (byte < 0) read(offset, into, end + gap, bytes)
+              else into[end + gap] = byte
+              end += gap + (byte < 0 ? bytes : 1)
+            }
             return count
-          })
-          return { idstr, length, read, fillByte, ...(scenario.quick ? { answer } : {}) }
+          }
+          const plain = { idstr, length, read, fillByte }
+          return scenario.quick ? { ...plain, gather, answer: answerOver(gather), send: sendOver(gather) } : plain
         }),
         () =>
           Effect.sync(() => {
