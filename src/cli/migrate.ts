@@ -116,7 +116,6 @@ export const migrate = Command.make(
     yield* output.emit({ event: "completed", report }, Reporting.summary(report))
   }, Effect.scoped)
 ).pipe(
-  Command.withDescription("Send the guest behind a control socket; wait; print the source's report"),
   Command.withExamples([
     {
       command: "postcopy migrate tcp:10.0.0.2:4444 --control vm.sock",

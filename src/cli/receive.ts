@@ -131,7 +131,6 @@ export const receive = Command.make(
     if (end !== "complete") yield* process.leave(end)
   }, (effect, options) => Exporting.exported(options)(Effect.scoped(effect)))
 ).pipe(
-  Command.withDescription("Wait for one incoming migration of a guest"),
   Command.withExamples([{
     command: "postcopy receive ./guest.ts tcp:0.0.0.0:4444 --control vm.sock --memory 256",
     description: "The same module as at the source"

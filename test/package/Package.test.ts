@@ -9,6 +9,7 @@ import { tmpdir } from "node:os"
 import { dirname, join, resolve } from "node:path"
 import { fileURLToPath } from "node:url"
 import { afterAll, beforeAll } from "vitest"
+import * as Loads from "../cli/Loads.ts"
 import { canReceive, why } from "../cli/Shells.ts"
 
 const checkout = fileURLToPath(new URL("../..", import.meta.url))
@@ -76,6 +77,22 @@ describe(`the package, installed into an empty project${why}`, { timeout: 300_00
     if (!canReceive) return
     quietly("npx", ["postcopy", "demo", "--guest", "counter", "--memory", "4", "--report", "report.html"], project)
     assert.include(readFileSync(join(project, "report.html"), "utf8"), "Memory of the")
+  })
+
+  it("shows help without what help does not need, compiled for the next time", () => {
+    const entry = installed("bin/postcopy.js")
+    const { status, stderr, stdout } = spawnSync(entry, ["--help"], {
+      encoding: "utf8",
+      env: { ...process.env, ...Loads.env }
+    })
+    assert.deepStrictEqual([status, stdout.includes("SUBCOMMANDS")], [0, true])
+    const { lookUps, modules } = Loads.parse(stderr)
+    const own = modules.filter((url) => url.includes("/postcopy/dist/"))
+    assert.isTrue(own.some((url) => url.endsWith("/dist/cli/main.js")))
+    assert.deepStrictEqual(own.filter((url) => /\/cli\/(?!main)[a-z]/.test(url)), [])
+    assert.deepStrictEqual(modules.filter((url) => Loads.heavy.test(url)), [])
+    assert.deepStrictEqual(lookUps.filter((line) => line.includes("/effect/dist/")), [])
+    assert.isTrue(existsSync(installed("node_modules/.cache/postcopy")))
   })
 
   it("gives a program its types, by name, under strict settings", () => {
