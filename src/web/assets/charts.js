@@ -9,7 +9,8 @@ const words = {
     paused: "paused: device state",
     switchover: "pages follow",
     completed: "done",
-    failed: "failed"
+    failed: "failed",
+    cancelled: "cancelled"
   },
   destination: {
     listening: "waiting",
@@ -49,6 +50,14 @@ export const spans = (side, observation) =>
     over: over.includes(phase)
   }))
 
+/** Where a side's migration ended before it was complete. */
+const broken = (side, { label, phase }, x, top) =>
+  phase === "completed"
+    ? ""
+    : `<g><title>${side}, ${label}</title><path d="M${x - 5},${
+      top + 4
+    }l10,14m0,-14l-10,14" stroke="var(--bad)" stroke-width="3"/></g>`
+
 const rows = (sides, from, to, y, magnified) => {
   const width = 1000
   const x = (at) => 100 + (Math.min(Math.max(at, from), to) - from) / Math.max(1e-6, to - from) * (width - 110)
@@ -57,7 +66,11 @@ const rows = (sides, from, to, y, magnified) => {
     const top = y + row * 30
     svg += `<text class="strong" x="0" y="${top + 16}">${side}</text>`
     for (const span of list) {
-      if (span.over || span.to < from || span.from > to) continue
+      if (span.to < from || span.from > to) continue
+      if (span.over) {
+        svg += broken(side, span, x(span.from), top)
+        continue
+      }
       const left = x(span.from)
       const wide = Math.max(2, x(span.to) - left)
       const title = `${span.label}: ${millis(span.to - span.from)}`

@@ -37,18 +37,47 @@ const runsAt = ({ destination, source }) => {
   return source !== undefined && ["running", "migrating"].includes(source.status.state) ? "source" : undefined
 }
 
-const sentence = ({ destination, source }) => {
-  const side = destination ?? source
-  const { remaining, state, total } = side.status
-  if (destination === undefined) {
-    return `The source is ${states[state]}; ${count(remaining)} of ${count(total)} pages are not sent.`
+/** What the source alone can tell. */
+const ofSource = ({ status: { remaining, state, total }, timeline }) => {
+  const left = `${count(remaining)} of ${count(total)} pages`
+  switch (state) {
+    case "migrating":
+      return "The guest runs at the source; a migration begins."
+    case "postcopy":
+      return `The guest has left the source; ${left} are not sent yet.`
+    case "completed":
+      return `The guest has left the source, and all of its ${count(total)} pages are sent.`
+    case "failed":
+      return `The migration has failed; ${left} were not sent.`
   }
-  if (state === "completed") return `The migration is complete: all ${count(total)} pages are at the destination.`
-  if (state === "listening") return "The guest runs at the source. The destination waits for it."
-  if (state === "failed") return "The migration has failed."
-  return `The guest runs at the destination while its memory follows: ${percent(total - remaining, total)} of ${
-    count(total)
-  } pages are there.`
+  const ended = {
+    cancelled: "The migration was cancelled.",
+    failed: "The migration has failed.",
+    completed: "The guest's migration to here is complete."
+  }[timeline.at(-1)?.phase] ?? "There is no migration."
+  return `${ended} The guest ${state === "paused" ? "is paused" : "runs"} here.`
+}
+
+const sentence = ({ destination, source }) => {
+  if (destination === undefined) return ofSource(source)
+  const { remaining, state, total } = destination.status
+  switch (state) {
+    case "completed":
+      return `The migration is complete: all ${count(total)} pages are at the destination.`
+    case "listening":
+      return source === undefined
+        ? "The destination waits for a guest."
+        : `The destination waits. ${ofSource(source)}`
+    case "incoming":
+      return "The guest arrives at the destination."
+    case "failed":
+      return total > 0
+        ? `The migration has failed; ${count(remaining)} of ${count(total)} pages are missing at the destination.`
+        : "The migration has failed."
+  }
+  return `The guest ${state === "running" ? "runs" : "waits"} at the destination while its memory follows: ${
+    percent(total - remaining, total)
+  } of ${count(total)} pages are there.`
 }
 
 /** Bytes a second over the last second of samples. */
