@@ -6,7 +6,7 @@
  *   ts file=…     written to that file; all of them are type-checked under strict settings
  *   sh npm        commands of a checkout: the scripts they name exist
  *   json, yaml    parsed
- *   text, mermaid pictures and declarations
+ *   text          pictures and declarations
  *
  * `postcopy` and `node` are this checkout's. After a block the shell waits until the processes that it left in the
  * background answer at their control sockets, as a reader does before going on.

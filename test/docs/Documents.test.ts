@@ -62,7 +62,6 @@ describe("every document", () => {
           break
         case "output":
         case "text":
-        case "mermaid":
         case "json":
         case "yaml":
           assert.isNotEmpty(text)
