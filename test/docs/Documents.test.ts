@@ -1,6 +1,7 @@
 /** What the documentation says to type works, and prints what it says; every block of every document is looked at. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Yaml from "effect/encoding/Yaml"
+import { spawnSync } from "node:child_process"
 import { existsSync, readFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { canReceive, why } from "../cli/Shells.ts"
@@ -79,6 +80,13 @@ describe("every document", () => {
       if (/^https?:/.test(link!) || ["performance.md", "qemu.md"].some((name) => link!.endsWith(name))) continue
       assert.isTrue(existsSync(join(checkout, dirname(path), link!)), `${path} → ${link}`)
     }
+  })
+
+  it("the API reference is what the sources say", () => {
+    const { status, stderr } = spawnSync(process.execPath, [join(checkout, "scripts/api.mjs"), "--check"], {
+      encoding: "utf8"
+    })
+    assert.deepStrictEqual([status, stderr], [0, ""])
   })
 
   it("the API reference has every export", async () => {
