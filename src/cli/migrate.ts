@@ -14,6 +14,7 @@ import type { Endpoint } from "../services/Endpoint.ts"
 import type { Target } from "./Control.ts"
 import type { ControlClient } from "./ControlClient.ts"
 import { Failure, from } from "./Failure.ts"
+import * as MigrationId from "./MigrationId.ts"
 import { Output } from "./Output.ts"
 import * as Parameters from "./Parameters.ts"
 import * as Reporting from "./Reporting.ts"
@@ -84,6 +85,7 @@ export const migrate = Command.make(
   },
   Effect.fnUntraced(function*({ busyPoll, control, maxBandwidth, nobg, prefault, report: file, uri: text }) {
     const { endpoint, uri } = yield* Parameters.resolveUri(text)
+    const id = yield* MigrationId.fromEnvironment(process.env)
     const { connect } = yield* Effect.promise(() => import("./ControlClient.ts"))
     const output = yield* Output
     const client = yield* connect(control)
@@ -103,7 +105,8 @@ export const migrate = Command.make(
     const limit = Option.getOrUndefined(maxBandwidth)?.bytesPerSecond ?? null
     const tuning = {
       ...(Option.isSome(prefault) ? { prefault: prefault.value } : {}),
-      ...(Option.isSome(busyPoll) ? { busyPollMicros: busyPoll.value } : {})
+      ...(Option.isSome(busyPoll) ? { busyPollMicros: busyPoll.value } : {}),
+      ...(id === undefined ? {} : { id })
     }
     const asked = client.ask((guest) => guest.Migrate({ to, background: !nobg, maxBandwidth: limit, ...tuning }))
     const report = yield* asked.pipe(

@@ -1,5 +1,6 @@
 /** Telemetry on its way out: real commands, a collector of the test's own, a scrape. */
 import { assert, describe, it } from "@effect/vitest"
+import { readFileSync } from "node:fs"
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import { join } from "node:path"
@@ -55,9 +56,59 @@ describe.skipIf(!canReceive)(`exports${why}`, { timeout: 120_000 }, () => {
         assert.isTrue(BigInt(startTimeUnixNano) <= BigInt(endTimeUnixNano))
       }
     }
+    const ids = spans.filter(({ name }) => name === "postcopy.migration").map(({ attributes }) =>
+      valueOf(attributes, "postcopy.migration.id")
+    )
+    assert.deepStrictEqual([ids.length, new Set(ids).size], [2, 1], "the two sides of a demo are one migration")
     const names = got.filter(({ path }) => path === "/v1/metrics").flatMap(({ body }) => body.resourceMetrics)
       .flatMap(({ scopeMetrics }) => scopeMetrics.flatMap(({ metrics }: any) => metrics.map(({ name }: any) => name)))
     assert.includeMembers(names, ["postcopy_pages_total", "postcopy_migrations_total", "postcopy_downtime_seconds"])
+  })
+
+  it("one name in the environment is in the logs and reports of both sides", async () => {
+    const folder = directory()
+    const [here, there, uri] = [join(folder, "here"), join(folder, "there"), `unix:${join(folder, "link")}`]
+    const env = { POSTCOPY_MIGRATION_ID: "evacuation-42:vm.7" }
+    const logging = ["--json", "--log-level", "debug"]
+    const report = (side: string) => join(folder, `${side}.json`)
+    const running = start(["run", "counter", "--memory", "4", "--control", here, ...logging])
+    const receiving = start(
+      ["receive", "counter", uri, "--memory", "4", "--control", there, "--report", report("destination"), ...logging],
+      { env }
+    )
+    await Promise.all([running.event("running"), receiving.event("listening")])
+    const migrating = start(["migrate", uri, "--control", here, "--report", report("source"), "--json"], { env })
+    assert.strictEqual((await migrating.ended).code, 0)
+    await receiving.event("completed")
+    for (const [control, { ended }, role] of [[here, running, "source"], [there, receiving, "destination"]] as const) {
+      assert.strictEqual((await start(["quit", "--control", control]).ended).code, 0)
+      const logs = (await ended).stderr.split("\n").filter((line) => line.startsWith("{")).map((line) =>
+        JSON.parse(line)
+      )
+      assert.deepStrictEqual(
+        logs.filter(({ annotations }) => annotations?.migration !== undefined).map(({ annotations, message }) => [
+          message,
+          annotations.migration,
+          annotations.role
+        ]),
+        ["migration begins", "migration completed"].map((message) => [message, env.POSTCOPY_MIGRATION_ID, role])
+      )
+      assert.strictEqual(
+        JSON.parse(readFileSync(report(role), "utf8")).sides[role].id,
+        env.POSTCOPY_MIGRATION_ID
+      )
+    }
+  })
+
+  it.each(["two words", "<b>", "x".repeat(129)])("%j is no name of a migration", async (name) => {
+    const folder = directory()
+    for (
+      const args of [["migrate", "unix:x", "--control", "x"], ["receive", "counter", `unix:${join(folder, "link")}`]]
+    ) {
+      const { code, stderr } = await start(args, { env: { POSTCOPY_MIGRATION_ID: name } }).ended
+      assert.strictEqual(code, 1)
+      assert.include(stderr, "POSTCOPY_MIGRATION_ID")
+    }
   })
 
   it("Prometheus finds the state of now", async () => {
