@@ -10,12 +10,15 @@ export const VARIABLE = "POSTCOPY_MIGRATION_ID"
 /** Goes into labels, logs and pages as it is. */
 const NAME = /^[\w.:-]{1,128}$/
 
-export const fromEnvironment = (
-  environment: Readonly<Record<string, string | undefined>>
-): Effect.Effect<string | undefined, Failure> => {
-  const id = environment[VARIABLE]
-  if (id === undefined || id === "") return Effect.succeed(undefined)
-  return NAME.test(id)
-    ? Effect.succeed(id)
-    : usage(`${VARIABLE} in the environment is no name for a migration: 1 to 128 letters, digits and ._:- are`)
-}
+export const fromEnvironment = Effect.fnUntraced(
+  function*(
+    environment: Readonly<Record<string, string | undefined>>
+  ): Effect.fn.Return<string | undefined, Failure> {
+    const id = environment[VARIABLE]
+    if (id === undefined || id === "") return undefined
+    if (NAME.test(id)) return id
+    return yield* usage(
+      `${VARIABLE} in the environment is no name for a migration: 1 to 128 letters, digits and ._:- are`
+    )
+  }
+)

@@ -51,7 +51,8 @@ const cable = async (path: string, to: string) => {
   const server = createServer((near) => {
     const far = connect(to)
     ends.push(near.on("error", () => {}), far.on("error", () => {}))
-    near.pipe(far).pipe(near)
+    near.pipe(far)
+    far.pipe(near)
   })
   const cut = () => {
     for (const end of ends) end.destroy()
