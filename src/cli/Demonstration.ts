@@ -191,10 +191,14 @@ const plot = Effect.fnUntraced(
       return outcome
     }).pipe(
       watched,
-      Effect.onError((cause) => Effect.ignore(view.finish({ error: Cause.pretty(cause).split("\n")[0]! })))
+      Effect.onError((cause) => Effect.ignore(view.finish({ error: sentenceOf(cause) })))
     )
   }
 )
+
+/** As the command itself will end with it. */
+const sentenceOf = (cause: Cause.Cause<Failure>): string =>
+  Cause.hasInterruptsOnly(cause) ? "interrupted" : (Cause.squash(cause) as Error).message
 
 const downtime = (source: Report, destination: Report): number =>
   Number(BigInt(destination.guestStepNanos ?? 0) - BigInt(source.guestStepNanos ?? 0)) / 1e6

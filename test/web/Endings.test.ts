@@ -160,6 +160,32 @@ describe.skipIf(!hasBrowser)(`Cancel on the live page${noBrowser}`, { timeout: 1
   })
 })
 
+/** The process of a demo that holds the source's guest, once it is there. */
+const sourceOf = async (demo: number): Promise<number> => {
+  for (;;) {
+    for (const pid of readFileSync(`/proc/${demo}/task/${demo}/children`, "utf8").split(" ").filter(Boolean)) {
+      if (readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").includes("run")) return Number(pid)
+    }
+    await new Promise(setImmediate)
+  }
+}
+
+describe.skipIf(!canReceive)(`a demo that failed${why}`, { timeout: 120_000 }, () => {
+  it("ends and reports with the same sentence", async () => {
+    const report = join(directory(), "report.json")
+    // It waits for somebody to look at its page, which nobody does.
+    const demo = start(["demo", "--guest", "counter", "--memory", "4", "--web", "--report", report, "--json"])
+    await demo.event("web")
+    process.kill(await sourceOf(demo.child.pid!), "SIGKILL")
+    const { code, error } = await demo.ended
+    assert.strictEqual(code, 70)
+    assert.include(error.message, "source: its process ended unasked (SIGKILL)")
+    const written = JSON.parse(readFileSync(report, "utf8"))
+    assert.deepInclude(written, { ended: true, error: error.message })
+    assert.isUndefined(written.outcome)
+  })
+})
+
 describe.skipIf(!hasBrowser)(`a migration that failed${noBrowser}`, { timeout: 120_000 }, () => {
   it("before the switchover: the report says so, where the guest is, and how far it came", async () => {
     const folder = directory()
