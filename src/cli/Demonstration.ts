@@ -189,10 +189,7 @@ const plot = Effect.fnUntraced(
       }
       yield* view.finish({ reports: { source: sourceReport, destination: destinationReport }, outcome })
       return outcome
-    }).pipe(
-      watched,
-      Effect.onError((cause) => Effect.ignore(view.finish({ error: sentenceOf(cause) })))
-    )
+    }).pipe(watched)
   }
 )
 
@@ -206,6 +203,7 @@ const downtime = (source: Report, destination: Report): number =>
 /** A failed migration leaves no guest behind here: both processes end with the demo. */
 export const perform = (options: DemonstrationOptions): Effect.Effect<Outcome, Failure> =>
   plot(options).pipe(
+    Effect.onError((cause) => Effect.ignore(options.view.finish({ error: sentenceOf(cause) }))),
     Effect.scoped,
     Effect.mapError((failure) => failure.code === 75 ? withCode(failure, 70) : failure)
   )

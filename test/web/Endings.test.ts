@@ -5,7 +5,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { once } from "node:events"
-import { readFileSync } from "node:fs"
+import { readdirSync, readFileSync } from "node:fs"
 import { connect, createServer, type Socket } from "node:net"
 import { join } from "node:path"
 import { pathToFileURL } from "node:url"
@@ -183,6 +183,14 @@ describe.skipIf(!canReceive)(`a demo that failed${why}`, { timeout: 120_000 }, (
     const written = JSON.parse(readFileSync(report, "utf8"))
     assert.deepInclude(written, { ended: true, error: error.message })
     assert.isUndefined(written.outcome)
+  })
+
+  it("leaves no empty report where nothing was begun", async () => {
+    const folder = directory()
+    const report = join(folder, "report.html")
+    const args = ["receive", "counter", "unix:/nowhere/link", "--memory", "4", "--report", report]
+    assert.notStrictEqual((await start(args).ended).code, 0)
+    assert.deepStrictEqual(readdirSync(folder), [])
   })
 })
 

@@ -167,6 +167,9 @@ let picture = data.picture
 
 const show = () => {
   const { sides } = picture
+  const error = sides.destination?.status.error ?? sides.source?.status.error ?? picture.error
+  $("error").hidden = error === undefined
+  if (error !== undefined) put("error", escape(error))
   const side = sides.destination ?? sides.source
   if (side === undefined) return
   const place = runsAt(sides)
@@ -188,9 +191,6 @@ const show = () => {
     spoken = now
     put("summary", escape(sentence(sides)))
   }
-  const error = sides.destination?.status.error ?? sides.source?.status.error ?? picture.error
-  $("error").hidden = error === undefined
-  if (error !== undefined) put("error", escape(error))
   put("tiles", tiles(picture))
   const cells = side.cells ?? sides.source?.cells
   if (cells !== undefined) {
