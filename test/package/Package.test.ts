@@ -69,8 +69,9 @@ describe(`the package, installed into an empty project${why}`, { timeout: 300_00
   const installed = (path: string) => join(project, "node_modules", "postcopy", path)
 
   it.skipIf(!canReceive)("runs npx postcopy demo", () => {
-    const answer = quietly("npx", ["postcopy", "demo", "--guest", "counter", "--memory", "8", "--json"], project)
+    const answer = quietly("npx", ["postcopy", "demo", "--json"], project)
     assert.deepInclude(JSON.parse(answer), { event: "report", verified: true })
+    assert.include(quietly("npx", ["postcopy", "demo"], project), "verified: the guest is whole")
   })
 
   it("writes reports: the page came along", () => {

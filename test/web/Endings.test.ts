@@ -123,7 +123,12 @@ describe.skipIf(!hasBrowser)(`Cancel on the live page${noBrowser}`, { timeout: 1
     assert.deepStrictEqual([code, error.tag, error.guest], [75, "Cancelled", "source"])
     await says(page, "#state-source", "guest runs")
     await says(page, "#summary", "The migration was cancelled. The guest runs here.")
+    // The focus stays where the key was pressed, the button does not do it again.
+    await page.locator("#cancel:focus[aria-disabled=true]").waitFor()
+    await page.keyboard.press("Enter")
+    await page.keyboard.press("Shift+Tab")
     await page.locator("#cancel:disabled").waitFor()
+    assert.strictEqual(await text(page, "#said"), "cancelled; the guest runs on at the source")
     assert.include(await text(page, "#error"), "the guest still runs at the source, and can be migrated again")
     assert.strictEqual((await phases(page)).at(-1), "source: cancelled")
     assert.deepStrictEqual(complaints, [])

@@ -229,14 +229,23 @@ const send = async (action) => {
   }
 }
 
+/** Who has just pressed a button keeps the focus there, though it can be pressed no more: a disabled one would lose it. */
+const allow = (id, on) => {
+  const element = $(id)
+  element.setAttribute("aria-disabled", String(!on))
+  element.disabled = !on && document.activeElement !== element
+}
+
+const isAllowed = (element) => element.getAttribute("aria-disabled") !== "true"
+
 const control = () => {
   const { source } = picture.sides
   if (data.token === undefined || source === undefined) return
   $("controls").hidden = false
   const under = !picture.ended && ["migrating", "postcopy"].includes(source.status.state)
-  $("bandwidth").disabled = !under
-  $("background").disabled = !under
-  $("cancel").disabled = picture.ended || source.status.state !== "migrating"
+  allow("bandwidth", under)
+  allow("background", under)
+  allow("cancel", !picture.ended && source.status.state === "migrating")
   if (document.activeElement !== $("bandwidth")) {
     const known = limits.findIndex(([, value]) => value === source.maxBandwidth)
     $("bandwidth").value = known < 0 ? "other" : String(known)
@@ -251,13 +260,14 @@ if (data.mode === "live") {
     `<option value="other" hidden>other</option>`
   $("bandwidth").addEventListener("change", ({ target }) => {
     const limit = limits[Number(target.value)]
-    if (limit !== undefined) void send({ action: "bandwidth", bytesPerSecond: limit[1] })
+    if (limit !== undefined && isAllowed(target)) void send({ action: "bandwidth", bytesPerSecond: limit[1] })
   })
-  $("background").addEventListener(
-    "click",
-    () => void send({ action: "background", on: !picture.sides.source.background })
-  )
-  $("cancel").addEventListener("click", () => void send({ action: "cancel" }))
+  const press = (id, action) =>
+    $(id).addEventListener("click", ({ target }) => {
+      if (isAllowed(target)) void send(action())
+    })
+  press("background", () => ({ action: "background", on: !picture.sides.source.background }))
+  press("cancel", () => ({ action: "cancel" }))
 
   const pill = (text, kind) => {
     $("connection").hidden = false
