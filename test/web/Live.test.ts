@@ -61,6 +61,7 @@ describe.skipIf(!canReceive || !hasBrowser)(`the live page${why}${noBrowser}`, {
     await says(page, "#state-destination", "guest runs")
     await says(page, "#wire-label", /^(1[5-9]|[2-9]\d)/)
     assert.include(await text(page, "#state-source"), "pages follow")
+    assert.include(await text(page, "#summary"), "The guest runs at the destination while its memory follows")
     const blue = "47,111,219"
     assert.isAbove(
       (await ask<Record<string, number>>(page, "colours"))[blue] ?? 0,
@@ -114,6 +115,7 @@ describe.skipIf(!canReceive || !hasBrowser)(`the live page${why}${noBrowser}`, {
   it("has a name for everything that a screen reader meets, and no text that fades into its background", async () => {
     const report = join(directory(), "report.html")
     assert.strictEqual((await start(["demo", "--guest", "counter", "--memory", "4", "--report", report]).ended).code, 0)
+    const bars = "#timeline g text"
     for (const scheme of ["light", "dark"] as const) {
       const { page } = await open(pathToFileURL(report).href, scheme)
       const tree = await page.locator("main").ariaSnapshot()
@@ -121,6 +123,7 @@ describe.skipIf(!canReceive || !hasBrowser)(`the live page${why}${noBrowser}`, {
       assert.match(tree, /img "Phases of the migration; the same as a table below"/)
       assert.match(tree, /img "[\d\u202f]+ page requests, half of them answered within/)
       assert.include(tree, "row \"downtime")
+      assert.isAbove(await page.locator(bars).count(), 1)
       assert.deepStrictEqual(await ask(page, "faint"), [], scheme)
     }
   })

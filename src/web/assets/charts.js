@@ -75,7 +75,9 @@ const rows = (sides, from, to, y, magnified) => {
       const wide = Math.max(2, x(span.to) - left)
       const title = `${span.label}: ${millis(span.to - span.from)}`
       svg += `<g><title>${escape(`${side}, ${title}`)}</title>` +
-        `<rect x="${left}" y="${top}" width="${wide}" height="22" rx="3" fill="${tints[span.phase]}" opacity=".85"/>`
+        `<rect x="${left}" y="${top}" width="${wide}" height="22" rx="3" fill="${
+          tints[span.phase]
+        }" fill-opacity=".28" stroke="${tints[span.phase]}"/>`
       if (wide > 14 + 7.6 * (magnified ? title : span.label).length) {
         svg += `<text class="strong" x="${left + 7}" y="${top + 15}">${escape(magnified ? title : span.label)}</text>`
       }

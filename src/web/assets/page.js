@@ -104,9 +104,10 @@ const tiles = (picture) => {
   const list = [
     tile("downtime", millis(downtimeOf(picture))),
     tile(destination === undefined ? "sent" : "memory arrived", percent(total - remaining, total)),
-    done === undefined
-      ? tile("throughput", `${bytes(throughput(side.pageSize))}/s`)
-      : tile("throughput", `${done.throughputMiBps.toFixed(0)} MiB/s`)
+    // A report's is all of the memory by the whole time: that says something only of a whole migration.
+    done?.state === "completed"
+      ? tile("throughput", `${done.throughputMiBps.toFixed(0)} MiB/s`)
+      : tile("throughput", `${bytes(throughput(side.pageSize))}/s`)
   ]
   if (faults !== undefined) {
     list.push(
@@ -139,7 +140,7 @@ const numbers = ({ outcome, reports, sides }) => {
   line("bytes on the wire", (o, r) => bytes(r?.bytesOnWire ?? o.bytesSent + o.bytesReceived))
   line("downtime", (o, r) => millis(r?.downtimeMs ?? o.downtimeMs))
   line("total time", (_, r) => r === undefined ? undefined : millis(r.totalMs))
-  line("throughput", (_, r) => r === undefined ? undefined : `${r.throughputMiBps.toFixed(0)} MiB/s`)
+  line("throughput", (_, r) => r?.state === "completed" ? `${r.throughputMiBps.toFixed(0)} MiB/s` : undefined)
   line("page requests", (o) => o.faults && count(o.faults.count))
   line(
     "p50 / p90 / p99 / max",
@@ -163,6 +164,7 @@ const numbers = ({ outcome, reports, sides }) => {
 }
 
 let spoken = 0
+let spokenOf = ""
 let picture = data.picture
 
 const show = () => {
@@ -185,10 +187,12 @@ const show = () => {
   const done = began && total > 0 ? (total - remaining) / total : 0
   $("wire-fill").style.width = `${done * 100}%`
   put("wire-label", began && total > 0 ? percent(total - remaining, total) : "")
-  // A screen reader is not to be talked to ten times a second.
+  // A screen reader is told at once what is new, and not ten times a second how far it is.
   const now = performance.now()
-  if (picture.ended || now - spoken > 2000) {
+  const both = `${sides.source?.status.state}, ${sides.destination?.status.state}`
+  if (picture.ended || both !== spokenOf || now - spoken > 2000) {
     spoken = now
+    spokenOf = both
     put("summary", escape(sentence(sides)))
   }
   put("tiles", tiles(picture))
