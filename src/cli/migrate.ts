@@ -44,7 +44,8 @@ const targetOf = Effect.fnUntraced(
   }
 )
 
-const leave = Effect.fnUntraced(function*({ ask }: ControlClient, control: string) {
+/** Takes it back, or else lets it go on; says so, and how the report of it ends. */
+const leave = Effect.fnUntraced(function*({ ask }: ControlClient, control: string, view: Viewing.View) {
   const output = yield* Output
   const cancelled = yield* ask((guest) => guest.Cancel()).pipe(
     Effect.interruptible,
@@ -53,11 +54,11 @@ const leave = Effect.fnUntraced(function*({ ask }: ControlClient, control: strin
   )
   const { state } = yield* ask((guest) => guest.Status())
   const moved = Option.isNone(cancelled) && state !== "running" && state !== "paused"
-  yield* output.note(
-    moved
-      ? `the guest had switched over: the migration goes on; see postcopy status --control ${control}`
-      : "cancelled; the guest runs on at the source"
-  )
+  const words = moved
+    ? `the guest had switched over: the migration goes on; see postcopy status --control ${control}`
+    : "cancelled; the guest runs on at the source"
+  yield* output.note(words)
+  yield* view.finish({ error: `interrupted: ${words}` })
 })
 
 const watch = Effect.fnUntraced(function*({ ask }: ControlClient) {
@@ -111,7 +112,7 @@ export const migrate = Command.make(
     const asked = client.ask((guest) => guest.Migrate({ to, background: !nobg, maxBandwidth: limit, ...tuning }))
     const report = yield* asked.pipe(
       Effect.raceFirst(watch(client)),
-      Effect.onInterrupt(() => Effect.ignore(leave(client, control))),
+      Effect.onInterrupt(() => Effect.ignore(leave(client, control, view))),
       Effect.mapError(from),
       Effect.tapError(({ message }) => Effect.ignore(view.finish({ error: message })))
     )

@@ -101,6 +101,8 @@ describe(`the package, installed into an empty project${why}`, { timeout: 300_00
       join(project, "program.ts"),
       `import { Effect } from "effect"
        import { Guest, type GuestHandle, migrate, type MigrationError, receive, type Report } from "postcopy"
+       import { defaultSettings, Settings } from "postcopy/services"
+       import { layer } from "postcopy/testing"
 
        export const guest = Guest.memory({
          blocks: [{ idstr: "pc.ram", length: 2 ** 20 }],
@@ -114,6 +116,13 @@ describe(`the package, installed into an empty project${why}`, { timeout: 300_00
          receive({ guest: new URL("./program.ts", import.meta.url), from: "tcp:0.0.0.0:0" }),
          ({ report }) => report
        ))
+       export const tested: Effect.Effect<Report, unknown> = Effect.scoped(Effect.flatMap(
+         Guest.run("counter"),
+         (handle) => sending(handle)
+       )).pipe(
+         Effect.provide(layer({ blocks: [{ idstr: "pc.ram", length: 4096 }], latencyMillis: 1 })),
+         Effect.provideService(Settings, { ...defaultSettings, drainMillis: 1_000 })
+       )
        // @ts-expect-error a rate is a number
        export const wrong = (handle: GuestHandle) => migrate({ guest: handle, to: "tcp:h:1", maxBandwidth: "1M" })
        // @ts-expect-error what is not exported is not for programs

@@ -142,6 +142,24 @@ describe.skipIf(!hasBrowser)(`Cancel on the live page${noBrowser}`, { timeout: 1
     assert.strictEqual((await phases(after)).at(-1), "source: cancelled")
   })
 
+  it("is what Ctrl-C does, too, and the report says so", async () => {
+    const folder = directory()
+    const here = await source(folder)
+    const report = join(folder, "report.json")
+    const to = await deafPeer(join(folder, "deaf"))
+    const migrating = start(["migrate", to, "--control", here.control, "--report", report, "--json"])
+    let state = ""
+    while (state !== "migrating") {
+      state = (await postcopy("status", "--control", here.control, "--json")).objects[0].state
+    }
+    migrating.child.kill("SIGINT")
+    assert.strictEqual((await migrating.ended).code, 130)
+    const { ended, error, sides } = JSON.parse(readFileSync(report, "utf8"))
+    assert.deepStrictEqual([ended, error], [true, "interrupted: cancelled; the guest runs on at the source"])
+    assert.strictEqual(sides.source.status.state, "running")
+    assert.strictEqual(sides.source.timeline.at(-1).phase, "cancelled")
+  })
+
   it.skipIf(!canReceive)(`is not offered once the guest has switched over, and refused to who asks${why}`, async () => {
     const folder = directory()
     const here = await source(folder)
@@ -219,7 +237,7 @@ describe.skipIf(!hasBrowser)(`a migration that failed${noBrowser}`, { timeout: 1
     assert.include(error, join(folder, "nobody"))
     assert.include(error, "the guest still runs at the source, and can be migrated again")
     assert.include(await text(page, "#summary"), "The migration has failed. The guest runs here.")
-    assert.deepStrictEqual(await phases(page), ["source: connecting", "source: failed"])
+    assert.deepStrictEqual(await phases(page), ["source: rehearsal, connecting", "source: failed"])
     assert.deepStrictEqual(complaints, [])
   })
 
@@ -248,7 +266,7 @@ describe.skipIf(!hasBrowser)(`a migration that failed${noBrowser}`, { timeout: 1
         /^The migration has failed; [\d\u202f]+ of 8\u202f192 pages were not sent\.$/
       )
       assert.deepStrictEqual(await phases(shown), [
-        "source: connecting",
+        "source: rehearsal, connecting",
         "source: guest runs, blocks judged",
         "source: paused: device state",
         "source: pages follow",

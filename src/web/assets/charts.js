@@ -4,7 +4,7 @@ import { bytes, count, escape, micros, millis } from "./format.js"
 /** What lasts from a mark to the next one. */
 const words = {
   source: {
-    connecting: "connecting",
+    connecting: "rehearsal, connecting",
     announced: "guest runs, blocks judged",
     paused: "paused: device state",
     switchover: "pages follow",
