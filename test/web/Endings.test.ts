@@ -13,14 +13,9 @@ import type { Page } from "playwright-core"
 import { onTestFinished } from "vitest"
 import { directory, postcopy, start } from "../cli/Postcopy.ts"
 import { canReceive, why } from "../cli/Shells.ts"
-import { hasBrowser, noBrowser, open } from "./Browser.ts"
+import { hasBrowser, noBrowser, open, says, text } from "./Browser.ts"
 
 const MEMORY = ["--memory", "32"]
-
-const text = (page: Page, selector: string) => page.locator(selector).innerText()
-
-const says = (page: Page, selector: string, words: string | RegExp) =>
-  page.locator(selector, { hasText: words }).first().waitFor({ timeout: 45_000 })
 
 /** The rows of the table of phases. */
 const phases = async (page: Page) => {

@@ -9,7 +9,7 @@ import { fileURLToPath, pathToFileURL } from "node:url"
 import type { Page } from "playwright-core"
 import { directory, start } from "../cli/Postcopy.ts"
 import { canReceive, why } from "../cli/Shells.ts"
-import { hasBrowser, noBrowser, open } from "./Browser.ts"
+import { hasBrowser, noBrowser, open, says, text } from "./Browser.ts"
 
 const images = process.env["POSTCOPY_SCREENSHOTS"] === undefined
   ? directory
@@ -27,11 +27,6 @@ const pictures = async (url: string, enough: (picture: any) => boolean) => {
   }
   return seen
 }
-
-const text = (page: Page, selector: string) => page.locator(selector).innerText()
-
-const says = (page: Page, selector: string, words: string | RegExp) =>
-  page.locator(selector, { hasText: words }).first().waitFor({ timeout: 45_000 })
 
 const questions = readFileSync(new URL("./in-page.js", import.meta.url), "utf8").replace("export ", "")
 
