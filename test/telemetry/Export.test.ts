@@ -30,7 +30,7 @@ const valueOf = (attributes: ReadonlyArray<any>, key: string) =>
   attributes.find((attribute) => attribute.key === key)?.value?.stringValue
 
 describe.skipIf(!canReceive)(`exports${why}`, { timeout: 120_000 }, () => {
-  it("traces and metrics of both sides reach a collector before the processes end", async () => {
+  it("traces, metrics and logs of both sides reach a collector before the processes end", async () => {
     const { got, url } = await collector()
     const { code, stderr } = await start(["demo", "--guest", "counter", "--memory", "4", "--otlp", url, "--json"]).ended
     assert.strictEqual(code, 0, stderr)
@@ -60,6 +60,13 @@ describe.skipIf(!canReceive)(`exports${why}`, { timeout: 120_000 }, () => {
       valueOf(attributes, "postcopy.migration.id")
     )
     assert.deepStrictEqual([ids.length, new Set(ids).size], [2, 1], "the two sides of a demo are one migration")
+    const logs = got.filter(({ path }) => path === "/v1/logs").flatMap(({ body }) => body.resourceLogs)
+      .flatMap(({ scopeLogs }) => scopeLogs.flatMap(({ logRecords }: any) => logRecords))
+    for (const role of ["source", "destination"]) {
+      const told = logs.filter(({ attributes }) => valueOf(attributes, "role") === role)
+      assert.includeMembers(told.map(({ body }) => body.stringValue), ["migration begins", "migration completed"])
+      for (const { attributes } of told) assert.strictEqual(valueOf(attributes, "migration"), ids[0])
+    }
     const names = got.filter(({ path }) => path === "/v1/metrics").flatMap(({ body }) => body.resourceMetrics)
       .flatMap(({ scopeMetrics }) => scopeMetrics.flatMap(({ metrics }: any) => metrics.map(({ name }: any) => name)))
     assert.includeMembers(names, ["postcopy_pages_total", "postcopy_migrations_total", "postcopy_downtime_seconds"])
@@ -109,6 +116,28 @@ describe.skipIf(!canReceive)(`exports${why}`, { timeout: 120_000 }, () => {
       assert.strictEqual(code, 1)
       assert.include(stderr, "POSTCOPY_MIGRATION_ID")
     }
+  })
+
+  it("what a collector is told is not shown on stderr, unless it is asked for", async () => {
+    const { url } = await collector()
+    const logsOf = async (...level: ReadonlyArray<string>) => {
+      const folder = directory()
+      const [here, to] = [join(folder, "here"), `unix:${join(folder, "nobody")}`]
+      const running = start(["run", "counter", "--memory", "4", "--control", here, "--otlp", url, "--json", ...level])
+      await running.event("running")
+      assert.strictEqual((await start(["migrate", to, "--control", here]).ended).code, 75)
+      assert.strictEqual((await start(["quit", "--control", here]).ended).code, 0)
+      const lines = (await running.ended).stderr.split("\n").filter((line) => line.startsWith("{"))
+      return lines.map((line) => JSON.parse(line)).filter((line) => "annotations" in line).map(({ level, message }) => [
+        level,
+        Array.isArray(message) ? message[0] : message
+      ])
+    }
+    assert.deepStrictEqual(await logsOf(), [])
+    assert.deepStrictEqual(await logsOf("--log-level", "debug"), [
+      ["DEBUG", "migration begins"],
+      ["DEBUG", "migration failed"]
+    ])
   })
 
   it("Prometheus finds the state of now", async () => {
