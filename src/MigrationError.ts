@@ -56,6 +56,18 @@ const whereabouts: Record<GuestIs, string> = {
   none: ""
 }
 
+/** What to do, behind where the guest is; for reasons that do not say it themselves. */
+const remedies: Record<GuestIs, string> = {
+  source: ", and can be migrated again",
+  destination: ": its status there says how much of its memory has come",
+  unknown: ": look at the destination's status first",
+  parked: "; quit it there and start from a backup",
+  none: ""
+}
+
+/** What is called wrong or at the wrong time says in its detail what would be right. */
+const selfExplaining: ReadonlyArray<Reason["_tag"]> = ["InvalidArgument", "Refused", "Unsupported"]
+
 /** A migration failed: why, on which side, and where the guest is. */
 export class MigrationError extends Schema.TaggedError<MigrationError>()("MigrationError", {
   side: Schema.Literals(["source", "destination"]),
@@ -64,7 +76,8 @@ export class MigrationError extends Schema.TaggedError<MigrationError>()("Migrat
 }) {
   override readonly cause = this.reason
   override get message() {
-    const where = whereabouts[this.guest]
+    const remedy = selfExplaining.includes(this.reason._tag) ? "" : remedies[this.guest]
+    const where = `${whereabouts[this.guest]}${remedy}`
     return where === "" ? this.reason.detail : `${this.reason.detail}; ${where}`
   }
 }

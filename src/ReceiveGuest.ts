@@ -320,7 +320,7 @@ export const listen = Effect.fnUntraced(function*(
   )
 
   const fail = (error: MigrationError) => {
-    if (error.guest === "destination") guest.failedBeforeLatch(error.message)
+    if (error.guest === "destination") guest.failedBeforeLatch(error)
     else guest.closed("failed", error)
     Deferred.doneUnsafe(running, Exit.fail(error))
     Deferred.doneUnsafe(outcome, Exit.fail(error))

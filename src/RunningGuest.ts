@@ -136,8 +136,8 @@ export class RunningGuest implements GuestHandle {
     this.#gate = { _tag: "Closed", error }
   }
 
-  failedBeforeLatch(message: string): void {
-    this.timeline.mark("failed")
+  failedBeforeLatch({ message, reason }: MigrationError): void {
+    this.timeline.mark(reason._tag === "Cancelled" ? "cancelled" : "failed")
     this.#error = message
   }
 

@@ -314,7 +314,7 @@ const body = (options: Options, outgoing: OutgoingMigration): Effect.Effect<Repo
     const switched = yield* Effect.raceFirst(untilLatch(options, outgoing), Deferred.await(outgoing.cancelled)).pipe(
       Effect.mapError((reason) => new MigrationError({ side: "source", guest: "source", reason })),
       Effect.onExit((exit) => exit._tag === "Failure" ? runOn(guest, outgoing) : Effect.void),
-      Effect.tapError((error) => Effect.sync(() => guest.failedBeforeLatch(error.message)))
+      Effect.tapError((error) => Effect.sync(() => guest.failedBeforeLatch(error)))
     )
     guest.downtimeMs = switched.downtimeMs
     guest.closed("postcopy", moved("destination", `the guest has moved to ${switched.link.peer}: call it there`))

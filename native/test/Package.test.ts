@@ -44,10 +44,43 @@ describe("the package", () => {
     assert.deepStrictEqual(bare, [])
   })
 
+  const [first, second, ...others] = Array.from(
+    fs.readFileSync(path.join(root, "README.md"), "utf8").matchAll(/```\w*\n([\s\S]*?)```/g),
+    ([, code]) => code!
+  )
+
   it.skipIf(!available)("has a first example that runs", () => {
-    const example = /```js\n([\s\S]*?)```/.exec(fs.readFileSync(path.join(root, "README.md"), "utf8"))![1]!
-    assert.deepStrictEqual(run("-e", example), { stdout: "page 7 is full of 7\n", stderr: "", status: 0 })
+    assert.deepStrictEqual(run("-e", first!), { stdout: "page 7 is full of 7\n", stderr: "", status: 0 })
   })
+
+  it.skipIf(!available)(
+    "has a second one that installs what it is given: a chunk of a stream, described by pages",
+    () => {
+      const before = `
+      const { constants, errnoName, EVENT_WORDS, installPages, open, pageSize, readEvents, Region, register, VECTOR_WORDS } =
+        require("userfaultfd-napi")
+      const { descriptor: uffd } = open({ userModeOnly: true })
+      const region = Region.anonymous(3 * pageSize)
+      register(uffd, region.address, region.length, constants.MODE_MISSING)
+      const ring = new Float64Array(64 * EVENT_WORDS)
+      // Two pages, each behind a header of eight bytes.
+      const chunk = new Uint8Array(2 * (8 + pageSize)).fill(1)
+      chunk.fill(21, 8, 8 + pageSize)
+      chunk.fill(22, 16 + pageSize)
+      const pages = [
+        { address: region.address, offset: 8, zero: false },
+        { address: region.address + pageSize, offset: 16 + pageSize, zero: false },
+        { address: region.address + 2 * pageSize, offset: 0, zero: true }
+      ]`
+      const after = `console.log([0, 1, 2].map((page) => region.fillByte(page * pageSize, pageSize)).join(" "))`
+      assert.deepStrictEqual(run("-e", `${before}\n${second}\n${after}`), {
+        stdout: "21 22 0\n",
+        stderr: "",
+        status: 0
+      })
+      assert.deepStrictEqual(others, [], "an example that nobody runs")
+    }
+  )
 
   it.skipIf(!available)("has an example of a file whose pages are read when they are touched", () => {
     const { stdout, stderr, status } = run("examples/lazy-file.js", "src/UffdVector.cc")

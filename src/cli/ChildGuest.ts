@@ -33,7 +33,8 @@ const KEPT_LINES = 20
 
 export const start = Effect.fnUntraced(function*(
   name: string,
-  args: ReadonlyArray<string>
+  args: ReadonlyArray<string>,
+  environment: Readonly<Record<string, string>>
 ): Effect.fn.Return<ChildGuest, never, Scope.Scope> {
   const ended = yield* Deferred.make<never, Failure>()
   const exited = yield* Deferred.make<void>()
@@ -51,7 +52,8 @@ export const start = Effect.fnUntraced(function*(
   const child = yield* Effect.acquireRelease(
     Effect.sync(() =>
       spawn(process.execPath, [...process.execArgv, entry, ...args, "--leash", "--json"], {
-        stdio: ["pipe", "pipe", "pipe"]
+        stdio: ["pipe", "pipe", "pipe"],
+        env: { ...process.env, ...environment }
       })
     ),
     (child) =>

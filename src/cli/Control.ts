@@ -30,7 +30,9 @@ export type Target = typeof Target.Type
 /** How a migration is to be carried out; what is left out has its default. */
 export const Tuning = Schema.Struct({
   prefault: Schema.optionalKey(Schema.Struct({ forward: Schema.Finite, backward: Schema.Finite })),
-  busyPollMicros: Schema.optionalKey(Schema.Finite)
+  busyPollMicros: Schema.optionalKey(Schema.Finite),
+  /** Names the migration; without it the guest's process finds a name. */
+  id: Schema.optionalKey(Schema.String)
 })
 export type Tuning = typeof Tuning.Type
 

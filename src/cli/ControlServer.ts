@@ -68,7 +68,7 @@ const serve = Effect.fnUntraced(function*(
   }
 
   const migrateFor = Effect.fnUntraced(function*(
-    { background, busyPollMicros, maxBandwidth, prefault, to }: {
+    { background, busyPollMicros, id, maxBandwidth, prefault, to }: {
       to: Target
       background: boolean
       maxBandwidth: number | null
@@ -80,7 +80,8 @@ const serve = Effect.fnUntraced(function*(
       background,
       maxBandwidth: maxBandwidth ?? undefined,
       prefault,
-      busyPollMicros
+      busyPollMicros,
+      id
     }
     const fiber = yield* migrate(options).pipe(
       Effect.onExit(onMigrated),

@@ -11,6 +11,7 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
+import { randomUUID } from "node:crypto"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -21,6 +22,7 @@ import { connect } from "./ControlClient.ts"
 import * as DemoTraffic from "./DemoTraffic.ts"
 import { type Evidence, workloads } from "./DemoWorkload.ts"
 import { Failure, from, withCode } from "./Failure.ts"
+import * as MigrationId from "./MigrationId.ts"
 import { Output } from "./Output.ts"
 import type { View } from "./Viewing.ts"
 
@@ -91,12 +93,14 @@ const observe = Effect.fnUntraced(function*({ client }: DemoTraffic.Side): Effec
 const begin = Effect.fnUntraced(function*(options: DemonstrationOptions, path: string) {
   const { guest } = workloads[options.guest]
   const uri = `unix:${join(path, "link")}`
+  const id = randomUUID()
+  const named = { [MigrationId.VARIABLE]: id }
   const controls = { source: join(path, "source"), destination: join(path, "destination") }
   const shared = [
     ...(options.memoryMiB === undefined ? [] : ["--memory", String(options.memoryMiB)]),
     ...(options.otlp === undefined ? [] : ["--otlp", options.otlp])
   ]
-  const source = yield* ChildGuest.start("source", ["run", guest, "--control", controls.source, ...shared])
+  const source = yield* ChildGuest.start("source", ["run", guest, "--control", controls.source, ...shared], named)
   const destination = yield* ChildGuest.start("destination", [
     "receive",
     guest,
@@ -104,9 +108,10 @@ const begin = Effect.fnUntraced(function*(options: DemonstrationOptions, path: s
     "--control",
     controls.destination,
     ...shared
-  ])
+  ], named)
   yield* Effect.all([source.event("running"), destination.event("listening")], { concurrency: 2, discard: true })
   return {
+    id,
     uri,
     source: { child: source, side: { name: "source" as const, client: yield* connect(controls.source) } },
     destination: {
@@ -122,7 +127,7 @@ const plot = Effect.fnUntraced(
     const output = yield* Output
     const say = output.progress ?? (() => Effect.void)
     yield* say(`starting two processes with the ${options.guest} guest`)
-    const { destination, source, uri } = yield* begin(options, yield* directory)
+    const { destination, id, source, uri } = yield* begin(options, yield* directory)
     const ended = Effect.raceFirst(source.child.ended, destination.child.ended)
     const watched = <A, R>(effect: Effect.Effect<A, Failure, R>) =>
       Effect.raceFirst(effect, ended).pipe(
@@ -154,7 +159,7 @@ const plot = Effect.fnUntraced(
       )
       const { background, maxBandwidth = null } = options
       const sending = yield* source.side.client.ask((guest) =>
-        guest.Migrate({ to: { _tag: "Uri", uri }, background, maxBandwidth })
+        guest.Migrate({ to: { _tag: "Uri", uri }, background, maxBandwidth, id })
       ).pipe(Effect.mapError(from), Effect.forkScoped)
 
       const after = yield* Effect.gen(function*() {
@@ -184,12 +189,13 @@ const plot = Effect.fnUntraced(
       }
       yield* view.finish({ reports: { source: sourceReport, destination: destinationReport }, outcome })
       return outcome
-    }).pipe(
-      watched,
-      Effect.onError((cause) => Effect.ignore(view.finish({ error: Cause.pretty(cause).split("\n")[0]! })))
-    )
+    }).pipe(watched)
   }
 )
+
+/** As the command itself will end with it. */
+const sentenceOf = (cause: Cause.Cause<Failure>): string =>
+  Cause.hasInterruptsOnly(cause) ? "interrupted" : (Cause.squash(cause) as Error).message
 
 const downtime = (source: Report, destination: Report): number =>
   Number(BigInt(destination.guestStepNanos ?? 0) - BigInt(source.guestStepNanos ?? 0)) / 1e6
@@ -197,6 +203,7 @@ const downtime = (source: Report, destination: Report): number =>
 /** A failed migration leaves no guest behind here: both processes end with the demo. */
 export const perform = (options: DemonstrationOptions): Effect.Effect<Outcome, Failure> =>
   plot(options).pipe(
+    Effect.onError((cause) => Effect.ignore(options.view.finish({ error: sentenceOf(cause) }))),
     Effect.scoped,
     Effect.mapError((failure) => failure.code === 75 ? withCode(failure, 70) : failure)
   )

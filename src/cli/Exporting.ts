@@ -4,8 +4,10 @@
  */
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as LogLevel from "effect/LogLevel"
 import * as Option from "effect/Option"
+import * as References from "effect/References"
 import type * as Scope from "effect/Scope"
 import type { GuestHandle } from "../GuestHandle.ts"
 import { type Failure, usage } from "./Failure.ts"
@@ -37,16 +39,28 @@ export interface Flags {
 
 const INTERVAL = "1 second"
 
+/** Of a collector, which is asked for what happened; a terminal shows what `--log-level` says, and no more. */
+const EXPORTED_LEVEL = "Debug"
+
+/** The same logger, for what is at least of this level. */
+const from = (least: LogLevel.LogLevel) => (logger: Logger.Logger<unknown, unknown>): Logger.Logger<unknown, unknown> =>
+  Logger.make((options) => LogLevel.isLessThan(options.logLevel, least) ? undefined : logger.log(options))
+
 /** Around the whole of a command: what is still to be exported goes out when it ends. */
 export const exported = (flags: Flags) => <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
   if (Option.isNone(flags.otlp)) return effect
   const url = flags.otlp.value
-  return Effect.provide(
-    effect,
-    Layer.unwrap(
-      Effect.map(Effect.promise(() => import("../telemetry/Exporters.ts")), ({ otlp }) => otlp(url, version))
+  return Effect.gen(function*() {
+    const { otlp } = yield* Effect.promise(() => import("../telemetry/Exporters.ts"))
+    const shown = yield* References.MinimumLogLevel
+    const loggers = yield* Logger.CurrentLoggers
+    const least = LogLevel.isLessThan(shown, EXPORTED_LEVEL) ? shown : EXPORTED_LEVEL
+    return yield* effect.pipe(
+      Effect.provideService(References.MinimumLogLevel, least),
+      Effect.provide(otlp(url, version)),
+      Effect.provideService(Logger.CurrentLoggers, new Set([...loggers].map(from(shown))))
     )
-  )
+  })
 }
 
 /** Counts what this guest does, for as long as the scope is open. */

@@ -8,6 +8,7 @@ import type { FlagDoc, HelpDoc } from "effect/cli/HelpDoc"
 import * as Effect from "effect/Effect"
 import { Failure } from "./Failure.ts"
 import type { OutputShape } from "./Output.ts"
+import { terminalOf } from "./ProgressLine.ts"
 
 export const presenter = (output: OutputShape): CliOutput.Presenter => ({
   present: (event) =>
@@ -21,7 +22,7 @@ export const presenter = (output: OutputShape): CliOutput.Presenter => ({
         case "Help": {
           const toStdout = event.reason === "Requested" && !output.json
           const stream = toStdout ? process.stdout : process.stderr
-          const colors = stream.isTTY === true && process.env["NO_COLOR"] === undefined
+          const colors = stream.isTTY === true && terminalOf(process.env, undefined).color
           stream.write(`${CliOutput.defaultFormatter({ colors }).formatHelpDoc(plain(event.helpDoc))}\n`)
           return
         }

@@ -6,7 +6,7 @@ import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
-import { closeSync, openSync } from "node:fs"
+import { closeSync, openSync, rmSync, statSync } from "node:fs"
 import { release } from "node:os"
 import type { Ending, Picture, Sides } from "../web/Picture.ts"
 import type { Action } from "../web/WebServer.ts"
@@ -118,13 +118,21 @@ const act = (source: () => ControlClient | undefined) => (action: Action): Effec
     }
   })
 
-/** A path that cannot be written is found out before anything is moved. */
+/** A path that cannot be written is found out before anything is moved. Where nothing came of it no empty file is left. */
 const claim = (path: string) =>
-  Effect.try({
-    try: () => closeSync(openSync(path, "a")),
-    catch: (error) =>
-      usage(`the report ${path} cannot be written (${(error as NodeJS.ErrnoException).code}); give another`)
-  })
+  Effect.acquireRelease(
+    Effect.try({
+      try: () => closeSync(openSync(path, "a")),
+      catch: (error) =>
+        usage(`the report ${path} cannot be written (${(error as NodeJS.ErrnoException).code}); give another`)
+    }),
+    () =>
+      Effect.sync(() => {
+        if (statSync(path, { throwIfNoEntry: false })?.isFile() && statSync(path).size === 0) {
+          rmSync(path, { force: true })
+        }
+      })
+  )
 
 export const open = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<View, Failure, Scope.Scope> {
   const path = Option.getOrUndefined(options.report)

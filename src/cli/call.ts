@@ -31,7 +31,6 @@ export const call = Command.make(
     yield* (yield* Output).emit(JSON.parse(answer), answer)
   }, Effect.scoped)
 ).pipe(
-  Command.withDescription("Ask the guest and print its answer as JSON"),
   Command.withExamples([{
     command: `postcopy call --control vm.sock '{"op":"verify"}'`,
     description: "What can be asked is up to the guest"

@@ -12,4 +12,4 @@ export const cancel = Command.make(
     yield* askOnce(control, (guest) => guest.Cancel())
     yield* (yield* Output).emit({ event: "cancelled" }, "cancelled; the guest runs on here")
   })
-).pipe(Command.withDescription("Cancel a migration that has not switched over; refused after"))
+)

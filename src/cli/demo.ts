@@ -83,7 +83,6 @@ export const demo = Command.make(
     if (!outcome.verified) return yield* different(outcome)
   }, Effect.scoped)
 ).pipe(
-  Command.withDescription("Move a built-in guest between two processes of this machine and verify it"),
   Command.withExamples([
     { command: "postcopy demo", description: "An SQLite database, queried throughout" },
     { command: "postcopy demo --web", description: "With a live page in the browser" },

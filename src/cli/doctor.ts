@@ -47,4 +47,4 @@ export const doctor = Command.make(
       })
     }
   })
-).pipe(Command.withDescription("What this host can do, what is missing, and the command that fixes it"))
+)

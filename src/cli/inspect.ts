@@ -112,7 +112,6 @@ export const inspect = Command.make(
     }
   }, Effect.scoped)
 ).pipe(
-  Command.withDescription("Decode captured bytes of a channel"),
   Command.withExamples([
     { command: "postcopy inspect request capture.bin", description: "What a destination asked for" },
     {

@@ -2,7 +2,6 @@
  * The command line: composes the commands, runs the one that was asked for, and is the one place that turns an outcome
  * into words on stderr and an exit code. Each command loads what it needs when it runs, so that `--help` stays fast.
  */
-import * as NodeServices from "@effect/platform-node/NodeServices"
 import * as Cause from "effect/Cause"
 import * as CliConfig from "effect/cli/CliConfig"
 import * as CliError from "effect/cli/CliError"
@@ -14,54 +13,21 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Runtime from "effect/Runtime"
-import { call } from "./call.ts"
-import { cancel } from "./cancel.ts"
-import { demo } from "./demo.ts"
-import { doctor } from "./doctor.ts"
+import * as Commands from "./Commands.ts"
+import * as Environment from "./Environment.ts"
 import { Failure } from "./Failure.ts"
-import { inspect } from "./inspect.ts"
-import { migrate } from "./migrate.ts"
 import * as Output from "./Output.ts"
 import { Json } from "./Parameters.ts"
-import { pause } from "./pause.ts"
 import { presenter, usageFailure } from "./Presentation.ts"
-import { qemu } from "./qemu.ts"
-import { quit } from "./quit.ts"
-import { receive } from "./receive.ts"
-import { resume } from "./resume.ts"
-import { run } from "./run.ts"
-import { set } from "./set.ts"
 import * as Signals from "./Signals.ts"
-import { status } from "./status.ts"
 import { version } from "./Version.ts"
 import { joinWeb } from "./Viewing.ts"
-
-const postcopy = Command.make("postcopy").pipe(
-  Command.withDescription("Moves running guests between processes and hosts by post-copy"),
-  Command.withSubcommands([
-    demo,
-    run,
-    receive,
-    migrate,
-    status,
-    set,
-    pause,
-    resume,
-    cancel,
-    call,
-    quit,
-    inspect,
-    doctor,
-    qemu
-  ]),
-  Command.withGlobalFlags([Json])
-)
 
 const args = joinWeb(process.argv.slice(2))
 const output = Output.make(Output.wantsJson(args))
 
 const context = Layer.mergeAll(
-  NodeServices.layer,
+  Environment.layer,
   Layer.succeed(Output.Output, output),
   CliOutput.layerPresenter(presenter(output)),
   CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions, GlobalFlag.LogLevel] }),
@@ -97,7 +63,16 @@ const runMain = Runtime.makeRunMain(({ fiber }) => {
   })
 })
 
-Command.runWith(postcopy, { version })(args).pipe(
+const postcopy = Effect.fnUntraced(function*(args: ReadonlyArray<string>) {
+  const root = Command.make("postcopy").pipe(
+    Command.withDescription("Moves running guests between processes and hosts by post-copy"),
+    Command.withSubcommands(yield* Commands.load(args)),
+    Command.withGlobalFlags([Json])
+  )
+  yield* Command.runWith(root, { version })(args)
+})
+
+postcopy(args).pipe(
   Effect.provide(context),
   runMain({ disableErrorReporting: true })
 )

@@ -14,6 +14,7 @@ import type { Endpoint } from "../services/Endpoint.ts"
 import type { Target } from "./Control.ts"
 import type { ControlClient } from "./ControlClient.ts"
 import { Failure, from } from "./Failure.ts"
+import * as MigrationId from "./MigrationId.ts"
 import { Output } from "./Output.ts"
 import * as Parameters from "./Parameters.ts"
 import * as Reporting from "./Reporting.ts"
@@ -43,7 +44,8 @@ const targetOf = Effect.fnUntraced(
   }
 )
 
-const leave = Effect.fnUntraced(function*({ ask }: ControlClient, control: string) {
+/** Takes it back, or else lets it go on; says so, and how the report of it ends. */
+const leave = Effect.fnUntraced(function*({ ask }: ControlClient, control: string, view: Viewing.View) {
   const output = yield* Output
   const cancelled = yield* ask((guest) => guest.Cancel()).pipe(
     Effect.interruptible,
@@ -52,11 +54,11 @@ const leave = Effect.fnUntraced(function*({ ask }: ControlClient, control: strin
   )
   const { state } = yield* ask((guest) => guest.Status())
   const moved = Option.isNone(cancelled) && state !== "running" && state !== "paused"
-  yield* output.note(
-    moved
-      ? `the guest had switched over: the migration goes on; see postcopy status --control ${control}`
-      : "cancelled; the guest runs on at the source"
-  )
+  const words = moved
+    ? `the guest had switched over: the migration goes on; see postcopy status --control ${control}`
+    : "cancelled; the guest runs on at the source"
+  yield* output.note(words)
+  yield* view.finish({ error: `interrupted: ${words}` })
 })
 
 const watch = Effect.fnUntraced(function*({ ask }: ControlClient) {
@@ -84,6 +86,7 @@ export const migrate = Command.make(
   },
   Effect.fnUntraced(function*({ busyPoll, control, maxBandwidth, nobg, prefault, report: file, uri: text }) {
     const { endpoint, uri } = yield* Parameters.resolveUri(text)
+    const id = yield* MigrationId.fromEnvironment(process.env)
     const { connect } = yield* Effect.promise(() => import("./ControlClient.ts"))
     const output = yield* Output
     const client = yield* connect(control)
@@ -103,12 +106,13 @@ export const migrate = Command.make(
     const limit = Option.getOrUndefined(maxBandwidth)?.bytesPerSecond ?? null
     const tuning = {
       ...(Option.isSome(prefault) ? { prefault: prefault.value } : {}),
-      ...(Option.isSome(busyPoll) ? { busyPollMicros: busyPoll.value } : {})
+      ...(Option.isSome(busyPoll) ? { busyPollMicros: busyPoll.value } : {}),
+      ...(id === undefined ? {} : { id })
     }
     const asked = client.ask((guest) => guest.Migrate({ to, background: !nobg, maxBandwidth: limit, ...tuning }))
     const report = yield* asked.pipe(
       Effect.raceFirst(watch(client)),
-      Effect.onInterrupt(() => Effect.ignore(leave(client, control))),
+      Effect.onInterrupt(() => Effect.ignore(leave(client, control, view))),
       Effect.mapError(from),
       Effect.tapError(({ message }) => Effect.ignore(view.finish({ error: message })))
     )
@@ -116,7 +120,6 @@ export const migrate = Command.make(
     yield* output.emit({ event: "completed", report }, Reporting.summary(report))
   }, Effect.scoped)
 ).pipe(
-  Command.withDescription("Send the guest behind a control socket; wait; print the source's report"),
   Command.withExamples([
     {
       command: "postcopy migrate tcp:10.0.0.2:4444 --control vm.sock",

@@ -12,4 +12,4 @@ export const pause = Command.make(
     yield* askOnce(control, (guest) => guest.Pause())
     yield* (yield* Output).emit({ event: "paused" }, "paused")
   })
-).pipe(Command.withDescription("Stop the guest; `resume` lets it run on"))
+)

@@ -6,8 +6,5 @@ import { restore } from "./qemuRestore.ts"
 import { save } from "./qemuSave.ts"
 
 export const qemu = Command.make("qemu").pipe(
-  Command.withDescription(
-    "Save and restore virtual machines of an unmodified QEMU: a restore runs within milliseconds"
-  ),
   Command.withSubcommands([save, restore, relay, info, verify])
 )

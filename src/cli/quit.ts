@@ -33,4 +33,4 @@ export const quit = Command.make(
       owesPages ? "the process ends as soon as the destination has fetched the pages that it still owes" : "ended"
     )
   })
-).pipe(Command.withDescription("End the guest and its process"))
+)

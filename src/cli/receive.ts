@@ -14,6 +14,7 @@ import type { Ending } from "../web/Picture.ts"
 import * as Exporting from "./Exporting.ts"
 import { type Failure, from, fromMigration, silent, toObject, withCode } from "./Failure.ts"
 import type { End, GuestProcess } from "./GuestProcess.ts"
+import * as MigrationId from "./MigrationId.ts"
 import { Output } from "./Output.ts"
 import * as Parameters from "./Parameters.ts"
 import * as Reporting from "./Reporting.ts"
@@ -94,6 +95,7 @@ export const receive = Command.make(
   Effect.fnUntraced(function*(options) {
     const module = yield* Parameters.resolveGuest(options.guest)
     const { uri } = yield* Parameters.resolveUri(options.uri)
+    const id = yield* MigrationId.fromEnvironment(globalThis.process.env)
     const [GuestProcess, Migration, ExitGuard] = yield* Effect.promise(() =>
       Promise.all([import("./GuestProcess.ts"), import("../Migration.ts"), import("../guests/ExitGuard.ts")])
     )
@@ -112,6 +114,7 @@ export const receive = Command.make(
       from: uri,
       options: { memoryMiB: Option.getOrUndefined(options.memory) },
       flags: options.postcopyFlags,
+      id,
       busyPollMicros: Option.getOrUndefined(options.busyPoll)
     }).pipe(Effect.mapError(from))
     yield* Exporting.follow(options, incoming.guest)
@@ -131,7 +134,6 @@ export const receive = Command.make(
     if (end !== "complete") yield* process.leave(end)
   }, (effect, options) => Exporting.exported(options)(Effect.scoped(effect)))
 ).pipe(
-  Command.withDescription("Wait for one incoming migration of a guest"),
   Command.withExamples([{
     command: "postcopy receive ./guest.ts tcp:0.0.0.0:4444 --control vm.sock --memory 256",
     description: "The same module as at the source"

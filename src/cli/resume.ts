@@ -12,4 +12,4 @@ export const resume = Command.make(
     yield* askOnce(control, (guest) => guest.Resume())
     yield* (yield* Output).emit({ event: "resumed" }, "running")
   })
-).pipe(Command.withDescription("Let a paused guest run on; refused once it has moved"))
+)

@@ -46,7 +46,6 @@ export const run = Command.make(
     yield* process.leave(yield* process.ended)
   }, (effect, flags) => Exporting.exported(flags)(Effect.scoped(effect)))
 ).pipe(
-  Command.withDescription("Run a guest with a control socket"),
   Command.withExamples([{
     command: "postcopy run ./guest.ts --control vm.sock --memory 256",
     description: "The guest runs until `postcopy quit` or a signal"

@@ -17,7 +17,6 @@ export const set = Command.make(
     )
   })
 ).pipe(
-  Command.withDescription("Change the bandwidth limit of a running migration"),
   Command.withExamples([{
     command: "postcopy set --control vm.sock --max-bandwidth 100M",
     description: "100 MiB/s from now on"

@@ -66,4 +66,4 @@ export const status = Command.make(
       yield* Effect.sleep(INTERVAL)
     }
   }, Effect.scoped)
-).pipe(Command.withDescription("Role, state and pages of a guest's process"))
+)

@@ -63,10 +63,10 @@ export const migration =
       return yield* effect.pipe(
         Effect.onExit((exit) => {
           spanPhases(span, tracer, timeline, clock.currentTimeNanosUnsafe())
-          const last = timeline.marks.at(-1)?.phase
-          return Exit.isSuccess(exit)
-            ? Effect.logDebug(`migration ${last ?? "completed"}`)
-            : Effect.logDebug(`migration ${last ?? "failed"}`, exit.cause)
+          if (Exit.isSuccess(exit)) return Effect.logDebug("migration completed")
+          // The destination marks its end only after this: what the timeline says last may be a phase.
+          const isCancelled = timeline.marks.at(-1)?.phase === "cancelled"
+          return Effect.logDebug(`migration ${isCancelled ? "cancelled" : "failed"}`, exit.cause)
         })
       )
     }).pipe(

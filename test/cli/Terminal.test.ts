@@ -11,7 +11,7 @@ const hasScript = existsSync("/usr/bin/script")
 const onTerminal = async (columns: number, args: string, env: Record<string, string> = {}) => {
   const { code, stdout } = await start(["-qec", `stty cols ${columns}; exec ${entry} ${args}`, "/dev/null"], {
     command: ["/usr/bin/script"],
-    env: { LANG: "C.UTF-8", TERM: "xterm", ...env }
+    env: { LANG: "C.UTF-8", TERM: "xterm", NO_COLOR: "", ...env }
   }).ended
   return { code, shown: stdout }
 }
@@ -41,6 +41,13 @@ describe.skipIf(!canReceive || !hasScript)(`on a terminal${why}`, { timeout: 120
     const { shown } = await onTerminal(100, demo, { NO_COLOR: "1" })
     assert.notInclude(shown, "\x1b[3")
     assert.isNotEmpty(redrawn(shown))
+  })
+
+  it("help has colours there, and obeys NO_COLOR as everything does: empty is not set", async () => {
+    assert.include((await onTerminal(100, "--help")).shown, "\x1b[")
+    for (const env of [{ NO_COLOR: "1" }, { TERM: "dumb" }]) {
+      assert.notInclude((await onTerminal(100, "--help", env)).shown, "\x1b[")
+    }
   })
 
   it("doctor paints its marks there", async () => {

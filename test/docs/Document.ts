@@ -2,13 +2,14 @@
  * A document as a story that can be run. Its blocks, by the word after the fence:
  *
  *   sh            run by bash, in order, in one shell and one directory; `exit=75`: how it ends
+ *   sh checkout   the same, in a directory that has what a checkout has; `1000=10`: what is less for a test's patience
  *   output        what the `sh` block before it prints, figures apart
  *   ts file=…     written to that file; all of them are type-checked under strict settings
- *   sh npm        commands of a checkout: the scripts they name exist
+ *   sh npm        commands of a checkout that take too long: the scripts they name exist
  *   json, yaml    parsed
- *   text, mermaid pictures and declarations
+ *   text          pictures and declarations
  *
- * `postcopy` and `node` are this checkout's. After a block the shell waits until the processes that it left in the
+ * A document has blocks of the first or of the second kind. `postcopy` and `node` are this checkout's. After a block the shell waits until the processes that it left in the
  * background answer at their control sockets, as a reader does before going on.
  */
 import { spawnSync } from "node:child_process"
@@ -50,15 +51,20 @@ const scriptOf = (blocks: ReadonlyArray<Block>, directory: string): string =>
       `until [ -S ${path} ]; do kill -0 $!; sleep 0.05; done; postcopy status --control ${path} > /dev/null`
     ).join("\n")
     const expected = options["exit"] ?? "0"
+    const lessened = Object.entries(options).filter(([name]) => /^\d+$/.test(name))
+      .reduce((said, [many, few]) => said.replaceAll(new RegExp(`\\b${many}\\b`, "g"), few), text)
     return [
       `export DOCUMENT_OUT=${directory}/out.${i}`,
       "set +e",
-      `{ (exit 0)\n${expected === "0" ? "set -e\n" : ""}${text}\n} > "$DOCUMENT_OUT"`,
+      `{ (exit 0)\n${expected === "0" ? "set -e\n" : ""}${lessened}\n} > "$DOCUMENT_OUT"`,
       "code=$?; set -e",
       `[ $code = ${expected} ] || { echo "block ${i} ended with $code" >&2; exit 1; }`,
       ready
     ].join("\n")
   }).join("\n")
+
+/** What of a checkout its commands work with. */
+const parts = ["bin", "bench", "native", "node_modules", "package.json", "scripts", "src", "test"]
 
 export interface Told {
   readonly status: number | null
@@ -68,9 +74,13 @@ export interface Told {
   readonly types: string
 }
 
+/** How long a document may take. */
+export const SECONDS = 240
+
 /** Runs a document from its beginning to its end. */
 export const run = (path: string): Told => {
   const blocks = blocksOf(path)
+  const inCheckout = blocks.some(({ options }) => "checkout" in options)
   const directory = mkdtempSync(join(tmpdir(), "postcopy-docs-"))
   try {
     const [bin, story, modules] = [
@@ -108,7 +118,10 @@ export const run = (path: string): Told => {
       exactOptionalPropertyTypes: true,
       allowImportingTsExtensions: true
     }
-    writeFileSync(join(story, "package.json"), `{"type":"module"}`)
+    if (inCheckout) {
+      rmSync(modules, { recursive: true })
+      for (const name of parts) symlinkSync(join(checkout, name), join(story, name))
+    } else writeFileSync(join(story, "package.json"), `{"type":"module"}`)
     writeFileSync(join(story, "tsconfig.json"), JSON.stringify({ compilerOptions, files }))
     const compiler = join(checkout, "node_modules/typescript/bin/tsc")
     const types = files.length === 0
@@ -120,7 +133,7 @@ export const run = (path: string): Told => {
     const { status, stderr } = spawnSync("timeout", [
       "-k",
       "5",
-      "150",
+      String(SECONDS),
       "bash",
       ...(process.env["DOC_TRACE"] === undefined ? [] : ["-x"]),
       "-c",

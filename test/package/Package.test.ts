@@ -9,6 +9,7 @@ import { tmpdir } from "node:os"
 import { dirname, join, resolve } from "node:path"
 import { fileURLToPath } from "node:url"
 import { afterAll, beforeAll } from "vitest"
+import * as Loads from "../cli/Loads.ts"
 import { canReceive, why } from "../cli/Shells.ts"
 
 const checkout = fileURLToPath(new URL("../..", import.meta.url))
@@ -68,8 +69,9 @@ describe(`the package, installed into an empty project${why}`, { timeout: 300_00
   const installed = (path: string) => join(project, "node_modules", "postcopy", path)
 
   it.skipIf(!canReceive)("runs npx postcopy demo", () => {
-    const answer = quietly("npx", ["postcopy", "demo", "--guest", "counter", "--memory", "8", "--json"], project)
+    const answer = quietly("npx", ["postcopy", "demo", "--json"], project)
     assert.deepInclude(JSON.parse(answer), { event: "report", verified: true })
+    assert.include(quietly("npx", ["postcopy", "demo"], project), "verified: the guest is whole")
   })
 
   it("writes reports: the page came along", () => {
@@ -78,11 +80,29 @@ describe(`the package, installed into an empty project${why}`, { timeout: 300_00
     assert.include(readFileSync(join(project, "report.html"), "utf8"), "Memory of the")
   })
 
+  it("shows help without what help does not need, compiled for the next time", () => {
+    const entry = installed("bin/postcopy.js")
+    const { status, stderr, stdout } = spawnSync(entry, ["--help"], {
+      encoding: "utf8",
+      env: { ...process.env, ...Loads.env }
+    })
+    assert.deepStrictEqual([status, stdout.includes("SUBCOMMANDS")], [0, true])
+    const { lookUps, modules } = Loads.parse(stderr)
+    const own = modules.filter((url) => url.includes("/postcopy/dist/"))
+    assert.isTrue(own.some((url) => url.endsWith("/dist/cli/main.js")))
+    assert.deepStrictEqual(own.filter((url) => /\/cli\/(?!main)[a-z]/.test(url)), [])
+    assert.deepStrictEqual(modules.filter((url) => Loads.heavy.test(url)), [])
+    assert.deepStrictEqual(lookUps.filter((line) => line.includes("/effect/dist/")), [])
+    assert.isTrue(existsSync(installed("node_modules/.cache/postcopy")))
+  })
+
   it("gives a program its types, by name, under strict settings", () => {
     writeFileSync(
       join(project, "program.ts"),
       `import { Effect } from "effect"
        import { Guest, type GuestHandle, migrate, type MigrationError, receive, type Report } from "postcopy"
+       import { defaultSettings, Settings } from "postcopy/services"
+       import { layer } from "postcopy/testing"
 
        export const guest = Guest.memory({
          blocks: [{ idstr: "pc.ram", length: 2 ** 20 }],
@@ -96,6 +116,13 @@ describe(`the package, installed into an empty project${why}`, { timeout: 300_00
          receive({ guest: new URL("./program.ts", import.meta.url), from: "tcp:0.0.0.0:0" }),
          ({ report }) => report
        ))
+       export const tested: Effect.Effect<Report, unknown> = Effect.scoped(Effect.flatMap(
+         Guest.run("counter"),
+         (handle) => sending(handle)
+       )).pipe(
+         Effect.provide(layer({ blocks: [{ idstr: "pc.ram", length: 4096 }], latencyMillis: 1 })),
+         Effect.provideService(Settings, { ...defaultSettings, drainMillis: 1_000 })
+       )
        // @ts-expect-error a rate is a number
        export const wrong = (handle: GuestHandle) => migrate({ guest: handle, to: "tcp:h:1", maxBandwidth: "1M" })
        // @ts-expect-error what is not exported is not for programs

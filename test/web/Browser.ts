@@ -37,4 +37,11 @@ export const open = async (url: string, colorScheme: "light" | "dark" = "light")
   return { page, complaints, requests }
 }
 
+/** What is to be read there now. */
+export const text = (page: Page, selector: string) => page.locator(selector).innerText()
+
+/** Waits until it is to be read there. */
+export const says = (page: Page, selector: string, words: string | RegExp) =>
+  page.locator(selector, { hasText: words }).first().waitFor({ timeout: 45_000 })
+
 afterAll(async () => (await browser)?.close())

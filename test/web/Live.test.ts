@@ -9,7 +9,7 @@ import { fileURLToPath, pathToFileURL } from "node:url"
 import type { Page } from "playwright-core"
 import { directory, start } from "../cli/Postcopy.ts"
 import { canReceive, why } from "../cli/Shells.ts"
-import { hasBrowser, noBrowser, open } from "./Browser.ts"
+import { hasBrowser, noBrowser, open, says, text } from "./Browser.ts"
 
 const images = process.env["POSTCOPY_SCREENSHOTS"] === undefined
   ? directory
@@ -27,11 +27,6 @@ const pictures = async (url: string, enough: (picture: any) => boolean) => {
   }
   return seen
 }
-
-const text = (page: Page, selector: string) => page.locator(selector).innerText()
-
-const says = (page: Page, selector: string, words: string | RegExp) =>
-  page.locator(selector, { hasText: words }).first().waitFor({ timeout: 45_000 })
 
 const questions = readFileSync(new URL("./in-page.js", import.meta.url), "utf8").replace("export ", "")
 
@@ -61,6 +56,7 @@ describe.skipIf(!canReceive || !hasBrowser)(`the live page${why}${noBrowser}`, {
     await says(page, "#state-destination", "guest runs")
     await says(page, "#wire-label", /^(1[5-9]|[2-9]\d)/)
     assert.include(await text(page, "#state-source"), "pages follow")
+    assert.include(await text(page, "#summary"), "The guest runs at the destination while its memory follows")
     const blue = "47,111,219"
     assert.isAbove(
       (await ask<Record<string, number>>(page, "colours"))[blue] ?? 0,
@@ -114,6 +110,7 @@ describe.skipIf(!canReceive || !hasBrowser)(`the live page${why}${noBrowser}`, {
   it("has a name for everything that a screen reader meets, and no text that fades into its background", async () => {
     const report = join(directory(), "report.html")
     assert.strictEqual((await start(["demo", "--guest", "counter", "--memory", "4", "--report", report]).ended).code, 0)
+    const bars = "#timeline g text"
     for (const scheme of ["light", "dark"] as const) {
       const { page } = await open(pathToFileURL(report).href, scheme)
       const tree = await page.locator("main").ariaSnapshot()
@@ -121,6 +118,7 @@ describe.skipIf(!canReceive || !hasBrowser)(`the live page${why}${noBrowser}`, {
       assert.match(tree, /img "Phases of the migration; the same as a table below"/)
       assert.match(tree, /img "[\d\u202f]+ page requests, half of them answered within/)
       assert.include(tree, "row \"downtime")
+      assert.isAbove(await page.locator(bars).count(), 1)
       assert.deepStrictEqual(await ask(page, "faint"), [], scheme)
     }
   })

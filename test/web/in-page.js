@@ -26,9 +26,23 @@ const faint = () => {
     }
     return [255, 255, 255]
   }
-  const texts = [...document.querySelectorAll("h1, h2, h3, p, dt, dd, small, li, th, td, summary, footer, b")]
-  return texts.filter((one) => one.offsetParent !== null && one.textContent.trim() !== "").flatMap((one) => {
-    const [text, ground] = [luminance(parse(getComputedStyle(one).color)), luminance(groundOf(one))]
+  /** What shows through a bar that the text stands on. */
+  const blended = (
+    [r, g, b],
+    [R, G, B],
+    share
+  ) => [r * share + R * (1 - share), g * share + G * (1 - share), b * share + B * (1 - share)]
+  const behind = (one) => {
+    const bar = one.closest("svg g")?.querySelector("rect")
+    const ground = groundOf(one)
+    if (bar === null || bar === undefined) return ground
+    const { fill, fillOpacity, opacity } = getComputedStyle(bar)
+    return blended(parse(fill), ground, Number(fillOpacity) * Number(opacity))
+  }
+  const texts = [...document.querySelectorAll("h1, h2, h3, p, dt, dd, small, li, th, td, summary, footer, b, svg text")]
+  return texts.filter((one) => one.getClientRects().length > 0 && one.textContent.trim() !== "").flatMap((one) => {
+    const { color, fill } = getComputedStyle(one)
+    const [text, ground] = [luminance(parse(one.localName === "text" ? fill : color)), luminance(behind(one))]
     const contrast = (Math.max(text, ground) + 0.05) / (Math.min(text, ground) + 0.05)
     return contrast < 4.5 ? [`${one.tagName} ${one.textContent.slice(0, 40)}: ${contrast.toFixed(1)}`] : []
   })

@@ -4,12 +4,13 @@ import { bytes, count, escape, micros, millis } from "./format.js"
 /** What lasts from a mark to the next one. */
 const words = {
   source: {
-    connecting: "connecting",
+    connecting: "rehearsal, connecting",
     announced: "guest runs, blocks judged",
     paused: "paused: device state",
     switchover: "pages follow",
     completed: "done",
-    failed: "failed"
+    failed: "failed",
+    cancelled: "cancelled"
   },
   destination: {
     listening: "waiting",
@@ -49,6 +50,14 @@ export const spans = (side, observation) =>
     over: over.includes(phase)
   }))
 
+/** Where a side's migration ended before it was complete. */
+const broken = (side, { label, phase }, x, top) =>
+  phase === "completed"
+    ? ""
+    : `<g><title>${side}, ${label}</title><path d="M${x - 5},${
+      top + 4
+    }l10,14m0,-14l-10,14" stroke="var(--bad)" stroke-width="3"/></g>`
+
 const rows = (sides, from, to, y, magnified) => {
   const width = 1000
   const x = (at) => 100 + (Math.min(Math.max(at, from), to) - from) / Math.max(1e-6, to - from) * (width - 110)
@@ -57,12 +66,18 @@ const rows = (sides, from, to, y, magnified) => {
     const top = y + row * 30
     svg += `<text class="strong" x="0" y="${top + 16}">${side}</text>`
     for (const span of list) {
-      if (span.over || span.to < from || span.from > to) continue
+      if (span.to < from || span.from > to) continue
+      if (span.over) {
+        svg += broken(side, span, x(span.from), top)
+        continue
+      }
       const left = x(span.from)
       const wide = Math.max(2, x(span.to) - left)
       const title = `${span.label}: ${millis(span.to - span.from)}`
       svg += `<g><title>${escape(`${side}, ${title}`)}</title>` +
-        `<rect x="${left}" y="${top}" width="${wide}" height="22" rx="3" fill="${tints[span.phase]}" opacity=".85"/>`
+        `<rect x="${left}" y="${top}" width="${wide}" height="22" rx="3" fill="${
+          tints[span.phase]
+        }" fill-opacity=".28" stroke="${tints[span.phase]}"/>`
       if (wide > 14 + 7.6 * (magnified ? title : span.label).length) {
         svg += `<text class="strong" x="${left + 7}" y="${top + 15}">${escape(magnified ? title : span.label)}</text>`
       }

@@ -37,18 +37,47 @@ const runsAt = ({ destination, source }) => {
   return source !== undefined && ["running", "migrating"].includes(source.status.state) ? "source" : undefined
 }
 
-const sentence = ({ destination, source }) => {
-  const side = destination ?? source
-  const { remaining, state, total } = side.status
-  if (destination === undefined) {
-    return `The source is ${states[state]}; ${count(remaining)} of ${count(total)} pages are not sent.`
+/** What the source alone can tell. */
+const ofSource = ({ status: { remaining, state, total }, timeline }) => {
+  const left = `${count(remaining)} of ${count(total)} pages`
+  switch (state) {
+    case "migrating":
+      return "The guest runs at the source; a migration begins."
+    case "postcopy":
+      return `The guest has left the source; ${left} are not sent yet.`
+    case "completed":
+      return `The guest has left the source, and all of its ${count(total)} pages are sent.`
+    case "failed":
+      return `The migration has failed; ${left} were not sent.`
   }
-  if (state === "completed") return `The migration is complete: all ${count(total)} pages are at the destination.`
-  if (state === "listening") return "The guest runs at the source. The destination waits for it."
-  if (state === "failed") return "The migration has failed."
-  return `The guest runs at the destination while its memory follows: ${percent(total - remaining, total)} of ${
-    count(total)
-  } pages are there.`
+  const ended = {
+    cancelled: "The migration was cancelled.",
+    failed: "The migration has failed.",
+    completed: "The guest's migration to here is complete."
+  }[timeline.at(-1)?.phase] ?? "There is no migration."
+  return `${ended} The guest ${state === "paused" ? "is paused" : "runs"} here.`
+}
+
+const sentence = ({ destination, source }) => {
+  if (destination === undefined) return ofSource(source)
+  const { remaining, state, total } = destination.status
+  switch (state) {
+    case "completed":
+      return `The migration is complete: all ${count(total)} pages are at the destination.`
+    case "listening":
+      return source === undefined
+        ? "The destination waits for a guest."
+        : `The destination waits. ${ofSource(source)}`
+    case "incoming":
+      return "The guest arrives at the destination."
+    case "failed":
+      return total > 0
+        ? `The migration has failed; ${count(remaining)} of ${count(total)} pages are missing at the destination.`
+        : "The migration has failed."
+  }
+  return `The guest ${state === "running" ? "runs" : "waits"} at the destination while its memory follows: ${
+    percent(total - remaining, total)
+  } of ${count(total)} pages are there.`
 }
 
 /** Bytes a second over the last second of samples. */
@@ -75,9 +104,10 @@ const tiles = (picture) => {
   const list = [
     tile("downtime", millis(downtimeOf(picture))),
     tile(destination === undefined ? "sent" : "memory arrived", percent(total - remaining, total)),
-    done === undefined
-      ? tile("throughput", `${bytes(throughput(side.pageSize))}/s`)
-      : tile("throughput", `${done.throughputMiBps.toFixed(0)} MiB/s`)
+    // A report's is all of the memory by the whole time: that says something only of a whole migration.
+    done?.state === "completed"
+      ? tile("throughput", `${done.throughputMiBps.toFixed(0)} MiB/s`)
+      : tile("throughput", `${bytes(throughput(side.pageSize))}/s`)
   ]
   if (faults !== undefined) {
     list.push(
@@ -110,7 +140,7 @@ const numbers = ({ outcome, reports, sides }) => {
   line("bytes on the wire", (o, r) => bytes(r?.bytesOnWire ?? o.bytesSent + o.bytesReceived))
   line("downtime", (o, r) => millis(r?.downtimeMs ?? o.downtimeMs))
   line("total time", (_, r) => r === undefined ? undefined : millis(r.totalMs))
-  line("throughput", (_, r) => r === undefined ? undefined : `${r.throughputMiBps.toFixed(0)} MiB/s`)
+  line("throughput", (_, r) => r?.state === "completed" ? `${r.throughputMiBps.toFixed(0)} MiB/s` : undefined)
   line("page requests", (o) => o.faults && count(o.faults.count))
   line(
     "p50 / p90 / p99 / max",
@@ -134,10 +164,14 @@ const numbers = ({ outcome, reports, sides }) => {
 }
 
 let spoken = 0
+let spokenOf = ""
 let picture = data.picture
 
 const show = () => {
   const { sides } = picture
+  const error = sides.destination?.status.error ?? sides.source?.status.error ?? picture.error
+  $("error").hidden = error === undefined
+  if (error !== undefined) put("error", escape(error))
   const side = sides.destination ?? sides.source
   if (side === undefined) return
   const place = runsAt(sides)
@@ -153,15 +187,14 @@ const show = () => {
   const done = began && total > 0 ? (total - remaining) / total : 0
   $("wire-fill").style.width = `${done * 100}%`
   put("wire-label", began && total > 0 ? percent(total - remaining, total) : "")
-  // A screen reader is not to be talked to ten times a second.
+  // A screen reader is told at once what is new, and not ten times a second how far it is.
   const now = performance.now()
-  if (picture.ended || now - spoken > 2000) {
+  const both = `${sides.source?.status.state}, ${sides.destination?.status.state}`
+  if (picture.ended || both !== spokenOf || now - spoken > 2000) {
     spoken = now
+    spokenOf = both
     put("summary", escape(sentence(sides)))
   }
-  const error = sides.destination?.status.error ?? sides.source?.status.error ?? picture.error
-  $("error").hidden = error === undefined
-  if (error !== undefined) put("error", escape(error))
   put("tiles", tiles(picture))
   const cells = side.cells ?? sides.source?.cells
   if (cells !== undefined) {
@@ -200,14 +233,23 @@ const send = async (action) => {
   }
 }
 
+/** Who has just pressed a button keeps the focus there, though it can be pressed no more: a disabled one would lose it. */
+const allow = (id, on) => {
+  const element = $(id)
+  element.setAttribute("aria-disabled", String(!on))
+  element.disabled = !on && document.activeElement !== element
+}
+
+const isAllowed = (element) => element.getAttribute("aria-disabled") !== "true"
+
 const control = () => {
   const { source } = picture.sides
   if (data.token === undefined || source === undefined) return
   $("controls").hidden = false
   const under = !picture.ended && ["migrating", "postcopy"].includes(source.status.state)
-  $("bandwidth").disabled = !under
-  $("background").disabled = !under
-  $("cancel").disabled = picture.ended || source.status.state !== "migrating"
+  allow("bandwidth", under)
+  allow("background", under)
+  allow("cancel", !picture.ended && source.status.state === "migrating")
   if (document.activeElement !== $("bandwidth")) {
     const known = limits.findIndex(([, value]) => value === source.maxBandwidth)
     $("bandwidth").value = known < 0 ? "other" : String(known)
@@ -222,13 +264,14 @@ if (data.mode === "live") {
     `<option value="other" hidden>other</option>`
   $("bandwidth").addEventListener("change", ({ target }) => {
     const limit = limits[Number(target.value)]
-    if (limit !== undefined) void send({ action: "bandwidth", bytesPerSecond: limit[1] })
+    if (limit !== undefined && isAllowed(target)) void send({ action: "bandwidth", bytesPerSecond: limit[1] })
   })
-  $("background").addEventListener(
-    "click",
-    () => void send({ action: "background", on: !picture.sides.source.background })
-  )
-  $("cancel").addEventListener("click", () => void send({ action: "cancel" }))
+  const press = (id, action) =>
+    $(id).addEventListener("click", ({ target }) => {
+      if (isAllowed(target)) void send(action())
+    })
+  press("background", () => ({ action: "background", on: !picture.sides.source.background }))
+  press("cancel", () => ({ action: "cancel" }))
 
   const pill = (text, kind) => {
     $("connection").hidden = false

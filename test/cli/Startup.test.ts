@@ -1,0 +1,56 @@
+/** Why help appears at once: a start loads what it needs and nothing else, and finds it by the short way. */
+import { assert, describe, it } from "@effect/vitest"
+import * as Loads from "./Loads.ts"
+import { start } from "./Postcopy.ts"
+
+const loadsOf = async (...args: ReadonlyArray<string>) => {
+  const { code, stderr, stdout } = await start(args, { env: Loads.env }).ended
+  assert.strictEqual(code, 0, stderr)
+  assert.include(stdout, "USAGE")
+  return Loads.parse(stderr)
+}
+
+const files = ({ modules }: Loads.Loads, folder: string) =>
+  modules.flatMap((url) => url.includes(folder) ? [url.slice(url.lastIndexOf(folder) + folder.length)] : [])
+
+/** The modules of commands are named like them, in lower case; what they share is not. */
+const commandsOf = (loads: Loads.Loads) => files(loads, "/src/cli/").filter((name) => /^[a-z]/.test(name))
+
+describe("a start", () => {
+  it("for help loads no command", async () => {
+    assert.deepStrictEqual(commandsOf(await loadsOf("--help")), ["main.ts"])
+  })
+
+  it.each(["demo", "run", "receive", "migrate", "status", "set", "call", "quit", "inspect", "doctor"])(
+    "for help of %s loads that one, and nothing it would need to work",
+    async (command) => {
+      const loads = await loadsOf(command, "--help")
+      assert.deepStrictEqual(commandsOf(loads), ["main.ts", `${command}.ts`])
+      assert.deepStrictEqual(loads.modules.filter((url) => Loads.heavy.test(url)), [])
+    }
+  )
+
+  it("loads nothing heavy for help", async () => {
+    const { modules } = await loadsOf("--help")
+    assert.deepStrictEqual(modules.filter((url) => Loads.heavy.test(url)), [])
+    // 223 when this was written, half of a millisecond each; far above it something came along that nobody asked for.
+    assert.isBelow(modules.length, 240)
+  })
+
+  it("finds the modules of Effect without looking them up", async () => {
+    const { lookUps, modules } = await loadsOf("--help")
+    assert.isAbove(modules.filter((url) => url.includes("/effect/dist/")).length, 100)
+    assert.deepStrictEqual(lookUps.filter((line) => line.includes("/effect/dist/")), [])
+  })
+
+  it("knows what is heavy when it is loaded", async () => {
+    const { stderr } = await start(["doctor", "--json"], { env: Loads.env }).ended
+    assert.isAbove(Loads.parse(stderr).modules.filter((url) => Loads.heavy.test(url)).length, 0)
+  })
+
+  it("completes commands that it did not load for anything else", async () => {
+    const { code, stdout } = await start(["--completions", "fish"]).ended
+    assert.strictEqual(code, 0)
+    assert.include(stdout, "postcopy-flags")
+  })
+})
