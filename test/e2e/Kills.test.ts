@@ -63,7 +63,8 @@ const stage = async (arrow: Arrow) => {
   const pids = { source: from.pid, destination: to.pid, daemon }
   const before = open(from.pid)
   const arrived = stopped(from, to)
-  const sending = from.send(to.uri)
+  // With all of it there by itself a guest that is slow to begin would have nothing to ask for.
+  const sending = from.send(to.uri, arrow.name === stalls ? { maxBandwidth: 1_000_000 } : {})
   return { dir, witness, from, to, pids, before, sending, at: await arrived }
 }
 
