@@ -11,7 +11,7 @@ import type { LoadedBlock } from "../guests/Vcpu.ts"
 import { GuestFailed } from "../MigrationError.ts"
 import * as Binding from "../native/Binding.ts"
 import type { RamBlock } from "../protocol/RamBlock.ts"
-import type { Link } from "./Link.ts"
+import { type Link, plainDescriptor } from "./Link.ts"
 
 const ENOSYS = -38
 
@@ -116,14 +116,16 @@ const native: GuestMemoryShape = {
         length,
         fillByte: (offset, n) => region.fillByte(offset, n),
         read: (offset, into, at, n) => region.read(offset, into, at, n),
-        answer: (link, plan, dirty, input, output) =>
-          link.descriptor === undefined
-            ? ENOSYS
-            : Binding.require().answerRequests(link.descriptor, region, plan, dirty, input, output),
-        send: (link, ranges, count, flags, fillFlags, rest) =>
-          link.descriptor === undefined
-            ? ENOSYS
-            : Binding.require().sendRanges(link.descriptor, region, ranges, count, flags, fillFlags, rest),
+        answer: (link, plan, dirty, input, output) => {
+          const descriptor = plainDescriptor(link)
+          if (descriptor === undefined) return ENOSYS
+          return Binding.require().answerRequests(descriptor, region, plan, dirty, input, output)
+        },
+        send: (link, ranges, count, flags, fillFlags, rest) => {
+          const descriptor = plainDescriptor(link)
+          if (descriptor === undefined) return ENOSYS
+          return Binding.require().sendRanges(descriptor, region, ranges, count, flags, fillFlags, rest)
+        },
         gather: (ranges, count, into, at) => Binding.require().gatherRanges(region, ranges, count, into, at)
       })))
     })

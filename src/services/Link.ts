@@ -33,13 +33,25 @@ export interface Link {
   readonly peer: string
 }
 
+const plain = new WeakMap<Link, Descriptor>()
+
+/** Notes that a link is nothing but its descriptor. */
+export const markPlain = <L extends Link>(link: L, descriptor: Descriptor): L => {
+  plain.set(link, descriptor)
+  return link
+}
+
+/**
+ * The descriptor of a link that is nothing else, past whose `read` and `write` bytes may go; `undefined` for a link that
+ * was made of another one, whatever it does with the bytes.
+ */
+export const plainDescriptor = (link: Link): Descriptor | undefined => plain.get(link)
+
 /** A link that flips the lowest bit of one byte of what is written: the test hook for wrong bytes on the wire. */
 export const flippingByteAt = (link: Link, at: number): Link => {
   let written = 0
   return {
     ...link,
-    // Nothing may be written past this.
-    descriptor: undefined,
     write: (from, offset, length) => {
       const index = at - written
       const hit = index >= 0 && index < length

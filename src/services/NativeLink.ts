@@ -11,7 +11,7 @@ import type { Descriptor, SystemError } from "userfaultfd-napi"
 import { InvalidArgument, LinkFailed, Refused, type Unsupported } from "../MigrationError.ts"
 import type { Addon } from "../native/Binding.ts"
 import type { Endpoint } from "./Endpoint.ts"
-import type { Link } from "./Link.ts"
+import { type Link, markPlain } from "./Link.ts"
 import type { Listener } from "./Links.ts"
 
 /** Unix sockets: a page asked for waits behind at most this much background data (default buffers make it 2 × as long). */
@@ -52,7 +52,7 @@ export const fromDescriptor = (addon: Addon, descriptor: Descriptor, peer: strin
     poller.close()
     descriptor.close()
   }
-  return {
+  const link: Link = {
     read: (into, offset, length) => {
       const n = addon.read(descriptor, into, offset, length)
       // Delayed acknowledgements would hold up a source that waits for its last bytes to be taken.
@@ -76,6 +76,7 @@ export const fromDescriptor = (addon: Addon, descriptor: Descriptor, peer: strin
     descriptor,
     peer
   }
+  return markPlain(link, descriptor)
 }
 
 /** Takes over a stream socket open for reading and writing; anything else is EINVAL. */

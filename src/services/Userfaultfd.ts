@@ -12,7 +12,7 @@ import type { Descriptor, Region, SystemError } from "userfaultfd-napi"
 import type { LoadedBlock } from "../guests/Vcpu.ts"
 import { Unsupported } from "../MigrationError.ts"
 import * as Binding from "../native/Binding.ts"
-import type { Link } from "./Link.ts"
+import { type Link, plainDescriptor } from "./Link.ts"
 
 /** Numbers an event takes in the ring: event, and three operands (see `readEvents` of the addon). */
 export const EVENT_WORDS = 4
@@ -250,10 +250,12 @@ export const serve = (
         if (n !== 0) onBurst(n)
       }),
     drain: () => addon.readEvents(descriptor, ring),
-    fetch: (link, plan, requested, received, buffer) =>
-      link.descriptor === undefined
+    fetch: (link, plan, requested, received, buffer) => {
+      const socket = plainDescriptor(link)
+      return socket === undefined
         ? ENOSYS
-        : addon.fetchPages(descriptor, link.descriptor, plan, requested, received, buffer, ring),
+        : addon.fetchPages(descriptor, socket, plan, requested, received, buffer, ring)
+    },
     copy: (address, source, offset, length) => addon.copy(descriptor, address, source, offset, length, 0),
     copyRun: (address, source, offset, stride, pageSize, pages) => {
       if (pages === 1) return addon.copy(descriptor, address, source, offset, pageSize, 0) === pageSize ? 1 : 0
