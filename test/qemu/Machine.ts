@@ -106,6 +106,8 @@ export interface Options {
   /** More arguments; default devices unless they hold `-nodefaults`. */
   readonly args?: ReadonlyArray<string>
   readonly incoming?: string
+  /** What the machine boots from; the disk of `guest.S` unless it is given. */
+  readonly boot?: ReadonlyArray<string>
 }
 
 export interface Machine {
@@ -175,6 +177,12 @@ let count = 0
 /** Starts a QEMU in a directory of the test's. It is killed when the test ends. */
 export const start = async (directory: string, options: Options): Promise<Machine> => {
   const { args = ["-nodefaults"], countMiB = 0, delay = 0, incoming, machine = "pc", memoryMiB, vcpus = 1 } = options
+  const boot = options.boot ?? [
+    "-drive",
+    `file=${disk(directory, countMiB, delay)},format=raw,if=none,id=disk0,snapshot=on`,
+    "-device",
+    "ide-hd,drive=disk0,bus=ide.0,bootindex=1"
+  ]
   const name = `vm${++count}`
   const at = (suffix: string) => join(directory, `${name}.${suffix}`)
   const passes: Array<Pass> = []
@@ -220,10 +228,7 @@ export const start = async (directory: string, options: Options): Promise<Machin
     "-display",
     "none",
     "-no-user-config",
-    "-drive",
-    `file=${disk(directory, countMiB, delay)},format=raw,if=none,id=disk0,snapshot=on`,
-    "-device",
-    "ide-hd,drive=disk0,bus=ide.0,bootindex=1",
+    ...boot,
     "-chardev",
     `socket,id=c1,path=${at("com1")}`,
     "-serial",
