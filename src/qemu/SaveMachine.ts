@@ -27,7 +27,7 @@ import * as QmpClient from "./QmpClient.ts"
 export interface Options {
   readonly qmp: string
   readonly image: string
-  /** The guest runs on while it is captured. */
+  /** A guest that runs runs on while it is captured; one that does not stays as it is. */
   readonly live: boolean
   /** Lets the guest run once it is captured. */
   readonly resume: boolean
@@ -155,26 +155,33 @@ const captured = (options: Options): Effect.Effect<Saved, QemuReason, Scope.Scop
     const qmp = yield* QmpClient.connect(options.qmp)
     const guestWas = yield* Monitor.runState(qmp)
     if (!capturable.has(guestWas)) {
-      const remedy = guestWas === "postmigrate" ? "; it was captured already: let it run first (QMP cont)" : ""
-      return yield* new Refused({ detail: `the guest is ${guestWas}: it cannot be captured now${remedy}` })
+      return yield* new Refused({
+        detail: guestWas === "postmigrate"
+          ? "the guest stands still since it was captured or migrated (postmigrate), and QEMU migrates none that " +
+            "may run elsewhere by now: the image made of it then is what it is; to capture it later, let it run on " +
+            "(QMP cont)"
+          : `the guest is ${guestWas}: it cannot be captured now`
+      })
     }
     const vcpus = yield* Monitor.vcpus(qmp)
     const pageSizes = yield* Monitor.pageSizes(qmp)
     const wasRunning = guestWas === "running"
-    const wanted = options.live ? ["background-snapshot"] : ["return-path"]
+    // QEMU starts every guest that it snapshots in the background, also one that stood still before.
+    const live = options.live && wasRunning
+    const wanted = live ? ["background-snapshot"] : ["return-path"]
     yield* prepared(qmp, wanted, options)
     const receiver = ImageReceiver.make(writer, pageSizes)
     const link = yield* connectPair(qmp)
     const about = {
       qemu: qmp.version,
       vcpus,
-      captured: options.live && wasRunning ? "live" : "paused",
+      captured: live ? "live" : "paused",
       guestWas,
       capabilities: wanted
     } as const
     const stoppedAt = performance.now()
     return yield* Effect.gen(function*() {
-      if (!options.live && wasRunning) yield* qmp.execute("stop")
+      if (!live && wasRunning) yield* qmp.execute("stop")
       yield* qmp.execute("migrate", { uri: `fd:${DESCRIPTOR}` })
       const bytesReceived = yield* receive(link, receiver, options).pipe(
         Effect.catchTag("LinkFailed", (broken) => explained(qmp, broken))
@@ -189,7 +196,7 @@ const captured = (options: Options): Effect.Effect<Saved, QemuReason, Scope.Scop
       }
       if (options.resume && !options.live) yield* qmp.execute("cont")
       const guestIs = yield* Monitor.runState(qmp)
-      const stood = !options.live && wasRunning && guestIs === "running"
+      const stood = !live && wasRunning && guestIs === "running"
       return { manifest, bytesReceived, stoppedMs: stood ? performance.now() - stoppedAt : null, guestIs }
     }).pipe(
       Effect.onExit((exit) => Exit.isFailure(exit) ? takeBack(qmp, wasRunning) : Effect.void)
