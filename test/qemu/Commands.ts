@@ -23,3 +23,9 @@ export const unharmed = (machine: Machine.Machine) => {
   assert.notInclude(machine.console(), "BAD")
   assert.deepStrictEqual(Machine.lostTicks(machine), [])
 }
+
+/** Waits for the copy's first tick: it is the one after the last of the machine that was saved. */
+export const follows = async (copy: Machine.Machine, saved: Machine.Machine) => {
+  await copy.until("a tick", () => copy.ticks.length > 0)
+  assert.strictEqual(copy.ticks[0], (saved.ticks.at(-1)! + 1) % 256)
+}

@@ -108,6 +108,8 @@ export interface Options {
   readonly incoming?: string
   /** What the machine boots from; the disk of `guest.S` unless it is given. */
   readonly boot?: ReadonlyArray<string>
+  /** QEMU's descriptors from 3 on: numbers of this process's. */
+  readonly descriptors?: ReadonlyArray<number>
 }
 
 export interface Machine {
@@ -243,7 +245,7 @@ export const start = async (directory: string, options: Options): Promise<Machin
     `unix:${at("own")},server=on,wait=off`,
     ...(incoming === undefined ? [] : ["-incoming", incoming]),
     ...args
-  ], { stdio: ["ignore", "inherit", "pipe"] })
+  ], { stdio: ["ignore", "inherit", "pipe", ...options.descriptors ?? []] })
   child.stderr!.on("data", (bytes: Buffer) => stderr += bytes.toString())
   const exited = new Promise<number | null>((resolve) => {
     child.on("exit", (code) => {
