@@ -1,7 +1,7 @@
 /**
  * Stands between two QEMUs: listens where the source connects, connects where the destination listens, and passes every
  * byte on. A migration may take several connections: a second one for requested pages, and new ones after a break; they
- * are told apart by their order and first byte. It ends when the migration has.
+ * are told apart by their order and first bytes. It ends when the migration has.
  */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -13,6 +13,7 @@ import { Links } from "../services/Links.ts"
 import * as ImageWriter from "./ImageWriter.ts"
 import type { Manifest } from "./Manifest.ts"
 import type { QemuReason } from "./QemuError.ts"
+import * as RelayOpening from "./RelayOpening.ts"
 import * as RelayPipe from "./RelayPipe.ts"
 import * as RelayTap from "./RelayTap.ts"
 
@@ -37,10 +38,6 @@ export interface Relaying {
   readonly finished: Effect.Effect<Relayed, QemuReason>
 }
 
-/** First byte of a migration stream's header, and of a command, with which a recovery begins. */
-const HEADER = 0x51
-const COMMAND = 0x08
-
 const shutdown = (link: Link) => () => {
   const addon = Binding.load()
   try {
@@ -52,15 +49,19 @@ const shutdown = (link: Link) => () => {
 }
 
 /** Passes one connection on until both directions have ended; how each ended. */
-const joined = (source: Link, destination: Link, tap: RelayTap.RelayTap, onUrgent: () => boolean) =>
+const joined = (
+  source: Link,
+  destination: Link,
+  first: Uint8Array,
+  channel: "main" | "resumed" | "urgent",
+  tap: RelayTap.RelayTap
+) =>
   Effect.callback<{ readonly bytes: number; readonly failure: string | undefined }>((resume) => {
-    let forward: { readonly push: (bytes: Uint8Array) => void } | undefined
-    const back = tap.back()
-    const there = RelayPipe.make(source, destination, (bytes) => {
-      forward ??= tap.forward(bytes[0] === HEADER ? "main" : bytes[0] === COMMAND && !onUrgent() ? "resumed" : "urgent")
-      forward.push(bytes)
-    }, shutdown(destination))
-    const here = RelayPipe.make(destination, source, (bytes) => back.push(bytes), shutdown(source))
+    const forward = tap.forward(channel)
+    // The channel of requested pages has no return path.
+    const back = channel === "urgent" ? undefined : tap.back()
+    const there = RelayPipe.make(source, destination, forward.push, shutdown(destination), first)
+    const here = RelayPipe.make(destination, source, (bytes) => back?.push(bytes), shutdown(source))
     const pump = () => {
       there.pump()
       here.pump()
@@ -95,43 +96,62 @@ export const begin = (options: Options): Effect.Effect<Relaying, QemuReason, Sco
     const listener = yield* links.listen(options.listen)
     const over = Deferred.makeUnsafe<void, QemuReason>()
     let connections = 0
-    let active = 0
+    /** Connections that are there; of the first of them, whether the destination has it. */
+    let open = 0
+    let first = Deferred.makeUnsafe<boolean>()
     let bytes = 0
 
+    const begun = Effect.fnUntraced(function*(source: Link) {
+      if (open++ === 0) {
+        first = Deferred.makeUnsafe()
+        const opening = yield* RelayOpening.open(source, options.connect)
+        Deferred.doneUnsafe(first, Effect.succeed(opening !== undefined))
+        return opening && { ...opening, channel: opening.kind === "header" ? "main" : "resumed" } as const
+      }
+      // A second channel says nothing until a page is asked for, and the destination begins once both are there.
+      if (!(yield* Deferred.await(first))) return undefined
+      const destination = yield* RelayOpening.connect(options.connect)
+      return { first: new Uint8Array(0), destination, channel: "urgent" } as const
+    })
+
     const serve = Effect.fnUntraced(function*(source: Link) {
-      const destination = yield* Effect.acquireRelease(links.connect(options.connect), (link) =>
-        Effect.sync(() => link.close()))
-      active++
-      const ended = yield* joined(source, destination, tap, () =>
-        active > 1)
-      active--
+      const one = yield* begun(source)
+      // It went away without a word, or its destination was not there yet.
+      if (one === undefined) return
+      connections++
+      const ended = yield* joined(source, one.destination, one.first, one.channel, tap)
       bytes += ended.bytes
-      if (active > 0) return
+      if (open > 1) return
       if (tap.completed()) return void Deferred.doneUnsafe(over, Effect.void)
       // A post-copy migration may be recovered over a new connection; a precopy one is over.
-      if (tap.progress().phase === "postcopy") return
-      const detail = `the migration ended early (${
-        ended.failure ?? "the connection was closed"
-      }): the guest is where it was`
+      if (tap.progress().phase === "postcopy" || one.channel === "resumed") return
+      const why = ended.failure ?? "the connection was closed"
+      const detail = tap.broken() === undefined
+        ? `the migration ended early (${why}): the guest is where it was`
+        : `the connection ended (${why}) behind a stream that is not understood (${tap.broken()}): whether the ` +
+          "migration went through, the two QEMUs know (query-migrate)"
       Deferred.doneUnsafe(over, Effect.fail(new LinkFailed({ code: ended.failure ?? "EOF", detail })))
     }, Effect.scoped)
 
     const accepting = Effect.gen(function*() {
       while (true) {
         const source = yield* listener.accept
-        connections++
         yield* Effect.forkScoped(
           serve(source).pipe(
-            Effect.ensuring(Effect.sync(() => source.close())),
+            Effect.ensuring(Effect.sync(() => {
+              open--
+              Deferred.doneUnsafe(first, Effect.succeed(false))
+              source.close()
+            })),
             Effect.catch((reason: QemuReason) => Effect.sync(() => void Deferred.doneUnsafe(over, Effect.fail(reason))))
           )
         )
       }
     })
     yield* Effect.forkScoped(
-      accepting.pipe(Effect.catch((reason: QemuReason) =>
-        Effect.sync(() => void Deferred.doneUnsafe(over, Effect.fail(reason)))
-      ))
+      accepting.pipe(
+        Effect.catch((reason: QemuReason) => Effect.sync(() => void Deferred.doneUnsafe(over, Effect.fail(reason))))
+      )
     )
     return {
       uri: listener.uri,

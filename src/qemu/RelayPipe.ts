@@ -22,10 +22,18 @@ export interface RelayPipe {
   readonly bytes: () => number
 }
 
-export const make = (from: Link, to: Link, onBytes: (bytes: Uint8Array) => void, onEnd: () => void): RelayPipe => {
+/** `first`: what was read before, at most a buffer full. */
+export const make = (
+  from: Link,
+  to: Link,
+  onBytes: (bytes: Uint8Array) => void,
+  onEnd: () => void,
+  first: Uint8Array = new Uint8Array(0)
+): RelayPipe => {
   const buffer = new Uint8Array(BUFFER_BYTES)
+  buffer.set(first)
   let at = 0
-  let end = 0
+  let end = first.length
   let ended = false
   let failure: string | undefined
   let bytes = 0

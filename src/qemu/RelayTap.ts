@@ -14,6 +14,7 @@ import type { ImageWriter } from "./ImageWriter.ts"
 import type { Manifest } from "./Manifest.ts"
 import { PassedPages } from "./PassedPages.ts"
 import { ImageFailed } from "./QemuError.ts"
+import { StreamTail } from "./StreamTail.ts"
 
 export interface RelayProgress {
   readonly phase: "precopy" | "postcopy" | "completed"
@@ -27,7 +28,7 @@ export interface RelayProgress {
   readonly latencies: ReadonlyArray<number>
 }
 
-/** One connection's forward direction: bytes in, items out until it is not understood. */
+/** One direction of a connection: bytes in, items out until it is not understood. */
 interface Tap {
   readonly push: (bytes: Uint8Array) => void
 }
@@ -58,6 +59,9 @@ export const make = (writer: ImageWriter | undefined): RelayTap => {
   let shut: number | undefined
   let requests = 0
   let asked = new Map<string, number>()
+  /** Of the latest main connection, in either direction. */
+  let sent = new StreamTail()
+  let answered = new StreamTail()
   const latencies: Array<number> = []
 
   const arrived = (item: StreamItem) => {
@@ -81,11 +85,17 @@ export const make = (writer: ImageWriter | undefined): RelayTap => {
 
   return {
     forward: (channel) => {
+      const tail = new StreamTail()
+      if (channel !== "urgent") sent = tail
+      if (channel === "resumed" && blocks.length === 0) {
+        broken ??= "the relay began in the middle of it, with a recovery"
+      }
       const decoder = StreamDecoder.decoder(channel === "main" ? {} : { resumed: blocks })
       // The channel of requested pages is the inside of a section; its decoder is told so.
       if (channel === "urgent") decoder.push(Uint8Array.of(2, 0, 0, 0, 2))
       return {
-        push: (bytes) =>
+        push: (bytes) => {
+          tail.push(bytes)
           guarded(() => {
             decoder.push(bytes)
             for (let one = decoder.next(); one._tag !== "NeedMore"; one = decoder.next()) {
@@ -100,13 +110,18 @@ export const make = (writer: ImageWriter | undefined): RelayTap => {
             }
             receiver?.flush()
           })
+        }
       }
     },
     back: () => {
+      const tail = new StreamTail()
       let decoder: ReturnType<typeof ReturnPath.decoder> | undefined
       asked = new Map()
       return {
-        push: (bytes) =>
+        push: (bytes) => {
+          // The channel of requested pages has no return path: its bytes, if any, say nothing.
+          answered = tail
+          tail.push(bytes)
           guarded(() => {
             decoder ??= ReturnPath.decoder({ blocks })
             decoder.push(bytes)
@@ -120,6 +135,7 @@ export const make = (writer: ImageWriter | undefined): RelayTap => {
               if (!asked.has(key)) asked.set(key, performance.now())
             }
           })
+        }
       }
     },
     progress: () => {
@@ -133,8 +149,14 @@ export const make = (writer: ImageWriter | undefined): RelayTap => {
         latencies: latencies.toSorted((a, b) => a - b)
       }
     },
-    // Without a return path the last byte is all there is to know.
-    completed: () => counted.progress().returnPath ? shut === 0 : counted.progress().ended,
+    completed: () =>
+      // Of a stream that is not understood the last bytes are.
+      broken !== undefined ?
+        sent.ended && answered.confirmed
+        // Without a return path the last byte is all there is to know.
+        : counted.progress().returnPath
+        ? shut === 0
+        : counted.progress().ended,
     broken: () => broken,
     commit: Effect.suspend(() =>
       broken === undefined && receiver !== undefined
