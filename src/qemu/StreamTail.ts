@@ -2,10 +2,13 @@
  * The last bytes of one direction, whatever came before them. A migration that went well ends each direction in bytes
  * that are known, so that how it ended can be told of a stream that was not understood, or not seen from its beginning.
  */
+import { RAM_SECTION } from "../protocol/qemu/Constants.ts"
 import * as ReturnPath from "../protocol/qemu/ReturnPath.ts"
 import * as Stream from "../protocol/qemu/Stream.ts"
+import * as RamStream from "../protocol/umem/RamStream.ts"
 
-const ending = Stream.ending()
+/** The last section may have pages in it: only what follows them is always the same. */
+const ending = new Uint8Array(Buffer.concat([RamStream.eos(), Stream.footer(RAM_SECTION), Stream.eof()]))
 const confirmation = ReturnPath.shut(0)
 
 export class StreamTail {

@@ -7,7 +7,7 @@ import * as Machine from "./Machine.ts"
 
 const options = { memoryMiB: 64 }
 
-describe.skipIf(Machine.missing !== undefined)(Machine.title("the relay"), { timeout: 45000 }, () => {
+describe.skipIf(Machine.missing !== undefined)(Machine.title("the relay"), { timeout: Machine.TIMEOUT }, () => {
   for (const way of ["precopy", "postcopy", "postcopy-preempt"] as const) {
     it(`${way}: passes the guest on unharmed and keeps an image that can be restored`, async () => {
       const home = directory()
