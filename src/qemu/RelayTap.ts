@@ -149,25 +149,25 @@ export const make = (writer: ImageWriter | undefined): RelayTap => {
         latencies: latencies.toSorted((a, b) => a - b)
       }
     },
-    completed: () =>
+    completed: () => {
       // Of a stream that is not understood the last bytes are.
-      broken !== undefined ?
-        sent.ended && answered.confirmed
-        // Without a return path the last byte is all there is to know.
-        : counted.progress().returnPath
-        ? shut === 0
-        : counted.progress().ended,
+      if (sent.ended && answered.confirmed) return true
+      if (broken !== undefined) return false
+      // Without a return path the last byte is all there is to know.
+      return counted.progress().returnPath ? shut === 0 : counted.progress().ended
+    },
     broken: () => broken,
-    commit: Effect.suspend(() =>
-      broken === undefined && receiver !== undefined
-        ? receiver.commit({ qemu: null, vcpus: null, captured: "relayed", guestWas: null, capabilities: [] })
-        : Effect.fail(
-          new ImageFailed({
-            kind: "damaged",
-            path: writer?.path ?? "",
-            detail: `the migration went through, but no image was kept: ${broken ?? "none was asked for"}`
-          })
-        )
-    )
+    commit: Effect.suspend(() => {
+      const why = broken ?? (receiver === undefined
+        ? "none was asked for"
+        : receiver.progress().ended
+        ? undefined
+        : "its stream ended in the middle of a record")
+      if (why === undefined) {
+        return receiver!.commit({ qemu: null, vcpus: null, captured: "relayed", guestWas: null, capabilities: [] })
+      }
+      const detail = `the migration went through, but no image was kept: ${why}`
+      return Effect.fail(new ImageFailed({ kind: "damaged", path: writer?.path ?? "", detail }))
+    })
   }
 }

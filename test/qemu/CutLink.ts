@@ -54,7 +54,8 @@ export class CutLink implements Link {
 
   read(into: Uint8Array, offset: number, length: number): number {
     const piece = this.#said[0]
-    if (piece === undefined) return this.broken ? ECONNRESET : this.ended ? 0 : AGAIN
+    // A peer whose other direction was ended ends its own one.
+    if (piece === undefined) return this.broken ? ECONNRESET : this.ended || this.closed ? 0 : AGAIN
     const n = Math.min(length, piece.length)
     into.set(piece.subarray(0, n), offset)
     if (n === piece.length) this.#said.shift()
