@@ -103,7 +103,8 @@ export const restore = Command.make(
       maxBandwidth: Option.getOrUndefined(maxBandwidth)?.bytesPerSecond,
       resume,
       preempt,
-      first
+      first,
+      record: Option.isSome(record)
     }).pipe(Effect.mapError(failed))
     const signals = early ?? (yield* Signals.take)
     yield* Effect.forkScoped(Effect.andThen(

@@ -55,6 +55,8 @@ export interface Options {
   readonly preempt: boolean
   /** Pages pushed before all others. */
   readonly first: ReadonlyArray<PageName>
+  /** Notes what is touched first: memory for every page that is. */
+  readonly record: boolean
 }
 
 export interface RestoreReport {
@@ -87,7 +89,7 @@ export interface Restoring {
   /** Sends what nobody asked for, too. */
   readonly sendRest: Effect.Effect<void>
   readonly progress: () => { readonly total: number; readonly sent: number }
-  /** What was touched first, in order. */
+  /** What was touched first, in order; empty unless it is recorded. */
   readonly touched: TouchRecorder
   /** Completes when the destination has confirmed that it has every page. */
   readonly finished: Effect.Effect<RestoreReport, QemuReason>
@@ -218,7 +220,7 @@ export const begin = (options: Options): Effect.Effect<Restoring, QemuReason, Sc
     })
     const server: PageServer = {
       serve: (request) => {
-        touched.note(request)
+        if (options.record) touched.note(request)
         sender.serve(request)
       }
     }
