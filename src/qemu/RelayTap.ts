@@ -33,6 +33,8 @@ interface Tap {
   readonly push: (bytes: Uint8Array) => void
 }
 
+/** What a destination says before the list of blocks has passed, at most: a few PONGs. */
+const MAX_EARLY_BYTES = 4096
 /** Latencies kept, at most: the latest. */
 const MAX_LATENCIES = 100_000
 
@@ -116,6 +118,8 @@ export const make = (writer: ImageWriter | undefined): RelayTap => {
     back: () => {
       const tail = new StreamTail()
       let decoder: ReturnType<typeof ReturnPath.decoder> | undefined
+      const early: Array<Uint8Array> = []
+      let earlyBytes = 0
       asked = new Map()
       return {
         push: (bytes) => {
@@ -123,7 +127,17 @@ export const make = (writer: ImageWriter | undefined): RelayTap => {
           answered = tail
           tail.push(bytes)
           guarded(() => {
+            // The first answer may overtake the list of blocks, which all later messages name.
+            if (blocks.length === 0) {
+              early.push(bytes.slice())
+              earlyBytes += bytes.length
+              if (earlyBytes > MAX_EARLY_BYTES) {
+                throw new Error("the destination talks before it has been told of memory")
+              }
+              return
+            }
             decoder ??= ReturnPath.decoder({ blocks })
+            for (const piece of early.splice(0)) decoder.push(piece)
             decoder.push(bytes)
             for (let one = decoder.next(); one._tag !== "NeedMore" && one._tag !== "End"; one = decoder.next()) {
               if (one._tag === "Malformed") throw new Error(`${one.message} (byte ${one.offset} of the return path)`)

@@ -179,6 +179,30 @@ describe("a source behind the relay", () => {
       assert.deepStrictEqual(second.bytes(), recovery)
     }))
 
+  it.effect("whose destination answers before the list of blocks has passed still has its requests understood", () =>
+    Effect.gen(function*() {
+      const path = join(directory(), "image")
+      const begun = Stream.header().length + Samples.snapshot.configuration.length + Stream.openReturnPath().length +
+        Stream.ping(1).length
+      const from: CutLink = new CutLink(Infinity, true, (one) => {
+        // It goes on once it has the answer, and ends when it hears that all is well.
+        if (one.length === ReturnPath.pong(1).length) one.say(stream.subarray(begun))
+        else if (Buffer.compare(one.bytes().subarray(-8), ReturnPath.shut(0)) === 0) one.end()
+      })
+      from.say(stream.subarray(0, begun))
+      let answered = false
+      const to: CutLink = new CutLink(Infinity, true, (one) => {
+        if (!answered) one.say(ReturnPath.pong(1))
+        answered = true
+        if (one.length < stream.length) return
+        one.say(ReturnPath.reqPages(PAGE, PAGE, "pc.ram"))
+        one.say(ReturnPath.shut(0))
+      })
+      const exit = yield* relay([from], [to], path)
+      assert.strictEqual(reasonOf(exit), undefined)
+      if (Exit.isSuccess(exit)) assert.strictEqual(exit.value.progress.requests, 1)
+    }))
+
   it.effect(
     "whose stream is not understood is passed on unchanged, and costs the image alone",
     () =>
