@@ -246,7 +246,8 @@ export class RunningGuest implements GuestHandle {
         ? this.#refusedBy(this.#gate.error)
         : this.#refused("no migration of this guest is under way", "source")
     }
-    if (outgoing.refuses({ _tag: "Cancel" })) {
+    // One that failed or was cancelled before the latch and is not over yet is waited for: the guest is about to run on.
+    if (outgoing.latched && outgoing.refuses({ _tag: "Cancel" })) {
       return yield* this.#refused(
         "the guest has switched over: the migration cannot be cancelled any more, its memory follows it",
         "destination"
