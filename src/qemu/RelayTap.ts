@@ -92,13 +92,19 @@ export const make = (writer: ImageWriter | undefined): RelayTap => {
       if (channel === "resumed" && blocks.length === 0) {
         broken ??= "the relay began in the middle of it, with a recovery"
       }
-      const decoder = StreamDecoder.decoder(channel === "main" ? {} : { resumed: blocks })
-      // The channel of requested pages is the inside of a section; its decoder is told so.
-      if (channel === "urgent") decoder.push(Uint8Array.of(2, 0, 0, 0, 2))
+      let decoder: ReturnType<typeof StreamDecoder.decoder> | undefined
+      const begun = () => {
+        const made = StreamDecoder.decoder(channel === "main" ? {} : { resumed: blocks })
+        // The channel of requested pages is the inside of a section; its decoder is told so.
+        if (channel === "urgent") made.push(Uint8Array.of(2, 0, 0, 0, 2))
+        return made
+      }
       return {
         push: (bytes) => {
           tail.push(bytes)
           guarded(() => {
+            // At the first bytes: the channel of requested pages may be there before the list of blocks has passed.
+            decoder ??= begun()
             decoder.push(bytes)
             for (let one = decoder.next(); one._tag !== "NeedMore"; one = decoder.next()) {
               if (one._tag === "Malformed") {

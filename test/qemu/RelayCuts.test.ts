@@ -13,6 +13,7 @@ import * as ReturnPath from "../../src/protocol/qemu/ReturnPath.ts"
 import * as Stream from "../../src/protocol/qemu/Stream.ts"
 import * as Image from "../../src/qemu/Image.ts"
 import * as RelayMachine from "../../src/qemu/RelayMachine.ts"
+import * as RelayTap from "../../src/qemu/RelayTap.ts"
 import type { Link } from "../../src/services/Link.ts"
 import { Links } from "../../src/services/Links.ts"
 import { directory } from "../cli/Postcopy.ts"
@@ -202,6 +203,16 @@ describe("a source behind the relay", () => {
       assert.strictEqual(reasonOf(exit), undefined)
       if (Exit.isSuccess(exit)) assert.strictEqual(exit.value.progress.requests, 1)
     }))
+
+  it("whose channel of requested pages is there before the list of blocks has passed has its pages understood", () => {
+    const tap = RelayTap.make(undefined)
+    const main = tap.forward("main")
+    const urgent = tap.forward("urgent")
+    main.push(opening)
+    urgent.push(pages)
+    assert.isUndefined(tap.broken())
+    assert.strictEqual(tap.progress().received, 3)
+  })
 
   it.effect(
     "whose stream is not understood is passed on unchanged, and costs the image alone",
