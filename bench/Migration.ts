@@ -52,10 +52,19 @@ const delayed = async (port: number, roundTripMillis: number) => {
   return { relay, port: listening as number }
 }
 
+/** Makes the host give the machine so much memory, to be used by what is started next: see `warm.c`. */
+const warm = async (mebibytes: number) => {
+  const toucher = Processes.start(program("warm"), [`${Math.ceil(mebibytes * 1.1) + 64}`])
+  await toucher.line((line) => line.warm === true)
+  await toucher.kill()
+}
+
 const perGib = (value: number, plan: Plan) => value / (plan.mebibytes / 1024)
 
 export const floor = async (plan: Plan): Promise<Figures> => {
   const { roundTripMillis, threads = 1, touches = plan.steps === true ? 1 : 0 } = plan
+  // The source's and the destination's.
+  await warm(2 * plan.mebibytes)
   const run = Processes.start(program("floor"), [
     "--pages",
     `${plan.mebibytes * PAGES_PER_MIB}`,
@@ -120,6 +129,7 @@ export const ours = async (plan: Plan): Promise<Figures> => {
     const followed = Processes.follow(daemon)
     const before = { source: Processes.usage(source.pid)!, guest: Processes.usage(destination.pid)! }
     const daemonBefore = Processes.usage(daemon)!
+    await warm(plan.mebibytes)
     // Asked for before the guest is there: its touches begin the moment it runs.
     const touched: Promise<Partial<Touched>> = touches === 0 ? Promise.resolve({}) : Effect.runPromise(
       askOnce(

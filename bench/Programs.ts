@@ -26,7 +26,7 @@ export const scratch = (): string => {
 const compilers = [["cc"], ["c++", "-x", "c"]] as const
 
 /** The path of `name.c`, compiled. @throws Error when there is no compiler, or it refuses */
-export const program = (name: "floor" | "relay"): string => {
+export const program = (name: "floor" | "relay" | "warm"): string => {
   const known = made.get(name)
   if (known !== undefined) return known
   const output = join(scratch(), name)

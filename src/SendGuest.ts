@@ -279,7 +279,7 @@ const afterLatch = Effect.fnUntraced(function*(outgoing: OutgoingMigration, swit
       linger()
     })
     link.watch(true, false)
-    sender.begin(receiver)
+    sender.begin(receiver, () => ((quick(0) ?? 0) & BusyPoll.Ready.Dealt) !== 0)
     const supervisor = yield* Supervisor.make<Reason>()
     yield* supervisor.spawn("rate limit", outgoing.rate.ticks(sender.pump))
     yield* supervisor.spawn("first steps", sender.holds)

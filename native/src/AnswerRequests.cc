@@ -1,7 +1,7 @@
 // The source's half of an exchange of pages, without JavaScript between request and answer: waits for requests without
-// sleeping, and answers those that are simple from a region. What it cannot do, it leaves as it came: bytes that are no
-// such request, pages that are not to be sent, a socket that takes nothing. It changes nothing but the log: the caller
-// carries out what it says.
+// sleeping, and answers those that are simple from a region; between them it pushes pages that nobody asked for, where it
+// is to. What it cannot do, it leaves as it came: bytes that are no such request, pages that are not to be sent, a socket
+// that takes nothing. It changes nothing but the log: the caller carries out what it says.
 //
 // Hot: no JavaScript and no allocation per request.
 
@@ -15,7 +15,7 @@
 #include "Descriptor.h"
 #include "Exports.h"
 #include "Mapping.h"
-#include "PageExchange.h"
+#include "RangeVector.h"
 #include "Region.h"
 #include "SpinWait.h"
 
@@ -26,19 +26,25 @@ namespace {
 class Answering {
  public:
   enum Plan : size_t {
-    kPages, kPageSize, kPageFlags, kFillFlags, kCommand, kNanos,
-    kUnhandled, kPendingAt, kPendingEnd, kBytesIn, kContended, kLogged, kPlanWords
+    kPages, kPageSize, kPageFlags, kFillFlags, kCommand, kNanos, kCursor, kAnswers,
+    kUnhandled, kPendingAt, kPendingEnd, kBytesIn, kContended, kFull, kLogged, kPlanWords
   };
   /** Pages of one request that are answered here, at most. */
   static constexpr uint64_t kMostAsked = kMostAtOnce;
+  /** Bytes pushed at once: the longest a request waits here. */
+  static constexpr size_t kChunk = 32 * 1024;
+  /** Pages pushed at once: those of one byte take hardly any room, but time to be read. */
+  static constexpr size_t kMostPushed = 128;
 
   Answering(View<double> plan, int link, Region& region, View<uint8_t> dirty, View<uint8_t> in, View<uint8_t> out)
       : link_(link), region_(region), dirty_(dirty), in_(in), out_(out), log_(plan, kPlanWords) {}
 
   bool readPlan(const double* words) {
+    answers_ = words[kAnswers] != 0;
     return exactInteger(words[kPages], pages_) && exactInteger(words[kPageSize], pageSize_) &&
            exactInteger(words[kPageFlags], pageFlags_) && exactInteger(words[kFillFlags], fillFlags_) &&
-           exactInteger(words[kCommand], command_) && exactInteger(words[kNanos], nanos_) && std::has_single_bit(pageSize_) &&
+           exactInteger(words[kCommand], command_) && exactInteger(words[kNanos], nanos_) &&
+           exactInteger(words[kCursor], cursor_) && std::has_single_bit(pageSize_) &&
            pageSize_ <= out_.length && pages_ <= kMaxSafe / pageSize_ && pages_ <= dirty_.length * 8 &&
            pageFlags_ < pageSize_ && fillFlags_ < pageSize_ && command_ < 256 && nanos_ <= kTurn &&
            in_.length >= kRequestHead + kWord * kMostAsked;
@@ -54,28 +60,35 @@ class Answering {
       if (n > 0) {
         have_ += static_cast<size_t>(n);
         if (!answerAll()) break;
+      } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
+        // The end of the stream and errors are for whoever reads next to find.
+        break;
+      }
+      if (n > 0 || push()) {
         const int64_t now = monotonicNow();
-        if (now >= end) break;
+        if (now >= end || pendingEnd_ > 0) break;
         if (have_ == 0) wait.restart(now);
         continue;
       }
-      // The end of the stream and errors are for whoever reads next to find.
-      if (n == 0 || (errno != EAGAIN && errno != EINTR) || last) break;
+      if (last || pendingEnd_ > 0) break;
       const SpinWait::Outcome outcome = wait.rest();
       if (outcome == SpinWait::Outcome::timeUp) break;
       last = contended = outcome == SpinWait::Outcome::contended;
     }
+    words[kCursor] = static_cast<double>(cursor_);
     words[kUnhandled] = static_cast<double>(have_);
     words[kPendingAt] = static_cast<double>(pendingAt_);
     words[kPendingEnd] = static_cast<double>(pendingEnd_);
     words[kBytesIn] = static_cast<double>(bytesIn_);
     words[kContended] = contended ? 1 : 0;
+    words[kFull] = full_ ? 1 : 0;
     words[kLogged] = static_cast<double>(log_.count());
   }
 
  private:
   /** Answers the requests that are there. False when what follows is not for here. */
   bool answerAll() {
+    if (!answers_) return false;
     while (have_ >= kRequestHead) {
       const uint64_t count = getHalf(in_.data + 1);
       if (in_.data[0] != command_ || count == 0 || count > kMostAsked) return false;
@@ -96,7 +109,7 @@ class Answering {
     for (uint64_t i = 0; i < count; ++i) {
       const uint64_t page = getWord(in_.data + kRequestHead + kWord * i);
       // A page that was sent, is sent here already, or is not of this block: what that means is not for here.
-      if (page >= pages_ || !test(dirty_, page) || isLogged(page)) return false;
+      if (page >= pages_ || !test(dirty_, page) || unlogged(page, 1) == 0) return false;
       if (std::find(asked, asked + wanted, page) == asked + wanted) asked[wanted++] = page;
     }
     if (wanted * (kWord + pageSize_) > out_.length) return false;
@@ -120,18 +133,74 @@ class Answering {
       pendingAt_ = static_cast<size_t>(sent);
       pendingEnd_ = end;
     }
-    const auto now = static_cast<double>(monotonicNow());
     for (uint64_t i = 0; i < wanted; ++i) {
-      log_.add(static_cast<double>(asked[i]), static_cast<double>(fills[i]), static_cast<double>(sizes[i]), now);
+      log_.add(static_cast<double>(asked[i]), static_cast<double>(fills[i]), static_cast<double>(sizes[i]), 0);
     }
+    // What is pushed goes on behind the page last asked for.
+    if (wanted > 0 && cursor_ < pages_) cursor_ = asked[wanted - 1];
     return true;
   }
 
-  bool isLogged(uint64_t page) const {
-    for (size_t i = 0; i < log_.count(); ++i) {
-      if (log_.word(i, 0) == static_cast<double>(page)) return true;
+  /** Pushes the next pages that nobody has asked for, from the cursor on: whether any were. */
+  bool push() {
+    if (cursor_ >= pages_ || pendingEnd_ > 0) return false;
+    const Mapping& memory = *region_.hold();
+    return memory.whileAlive([&]() -> int64_t { return pushFrom(memory); }) > 0;
+  }
+
+  int64_t pushFrom(const Mapping& memory) {
+    vector_.begin(pageFlags_, fillFlags_);
+    Log pushed = log_;
+    uint64_t page = cursor_;
+    while (page < pages_ && vector_.ranges() < kMostPushed && vector_.bytes() < kChunk && pushed.hasRoom()) {
+      if (!test(dirty_, page)) {
+        ++page;
+        continue;
+      }
+      uint64_t count = 1;
+      while (count < kMostPushed - vector_.ranges() && page + count < pages_ && test(dirty_, page + count)) ++count;
+      count = unlogged(page, count);
+      if (count == 0) {
+        ++page;
+        continue;
+      }
+      const size_t before = vector_.bytes();
+      uint64_t fills = 0;
+      uint64_t taken = 0;
+      while (taken < count && vector_.bytes() < kChunk && vector_.bytes() + kWord + pageSize_ <= out_.length) {
+        const int64_t byte = vector_.add(memory, (page + taken) * pageSize_, pageSize_);
+        if (byte < -1) return 0;
+        if (byte >= 0) ++fills;
+        ++taken;
+      }
+      if (taken == 0) break;
+      pushed.add(static_cast<double>(page), static_cast<double>(fills), static_cast<double>(vector_.bytes() - before),
+                 static_cast<double>(taken));
+      page += taken;
     }
-    return false;
+    if (vector_.ranges() == 0) {
+      cursor_ = page;
+      return 0;
+    }
+    const int64_t left = vector_.send(link_, out_);
+    full_ = left == -EAGAIN;
+    if (left < 0) return 0;
+    pendingEnd_ = static_cast<size_t>(left);
+    log_ = pushed;
+    cursor_ = page;
+    return 1;
+  }
+
+  /** How many of `count` pages from `first` on the log does not have, up to the first that it has. */
+  uint64_t unlogged(uint64_t first, uint64_t count) const {
+    for (size_t i = 0; i < log_.count(); ++i) {
+      const auto from = static_cast<uint64_t>(log_.word(i, 0));
+      const auto past = from + std::max<uint64_t>(1, static_cast<uint64_t>(log_.word(i, 3)));
+      if (past <= first || from >= first + count) continue;
+      if (from <= first) return 0;
+      count = from - first;
+    }
+    return count;
   }
 
   const int link_;
@@ -140,7 +209,10 @@ class Answering {
   const View<uint8_t> in_;
   const View<uint8_t> out_;
   Log log_;
-  uint64_t pages_ = 0, pageSize_ = 0, pageFlags_ = 0, fillFlags_ = 0, command_ = 0, nanos_ = 0;
+  uint64_t pages_ = 0, pageSize_ = 0, pageFlags_ = 0, fillFlags_ = 0, command_ = 0, nanos_ = 0, cursor_ = 0;
+  RangeVector<kMostPushed> vector_;
+  bool answers_ = false;
+  bool full_ = false;
   size_t have_ = 0, pendingAt_ = 0, pendingEnd_ = 0, bytesIn_ = 0;
 };
 

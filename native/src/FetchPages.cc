@@ -1,7 +1,8 @@
 // The destination's half of an exchange of pages, without JavaScript between a fault and its page: reads faults, asks
-// for their pages, waits without sleeping for the answers, installs them, and waits for the next fault. It does the simple case alone (pages of
-// one block, asked for once, that come as they were asked for) and leaves everything else as it came: events in the
-// ring, bytes in the buffer. It changes nothing but the log: the caller carries out what it says.
+// for their pages, waits without sleeping for the answers, installs them, and waits for the next fault. Pages that nobody
+// asked for are installed on the way, neighbours together. It does the simple case alone (pages of one block that come
+// once) and leaves everything else as it came: events in the ring, bytes in the buffer. It changes nothing but the log:
+// the caller carries out what it says.
 //
 // Hot: no JavaScript and no allocation per page.
 
@@ -28,13 +29,16 @@ namespace {
 class Fetching {
  public:
   enum Plan : size_t {
-    kAddress, kPages, kPageSize, kPageFlags, kFillFlags, kCommand, kNanos, kReadAt, kReadMost, kAsks,
+    kAddress, kPages, kPageSize, kPageFlags, kFillFlags, kCommand, kNanos, kReadAt, kReadMost, kAsks, kHave,
     kFaults, kUnhandled, kUnsent, kBytesIn, kBytesOut, kContended, kLogged, kPlanWords
   };
-  static constexpr double kAsked = 0, kPlaced = 1;
+  /** Kinds of log entries: a page that was asked for, one that came, a run that nobody had asked for. */
+  static constexpr double kAsked = 0, kPlaced = 1, kRun = 2, kFillRun = 3;
   static constexpr size_t kMostRequest = kRequestHead + kWord * kMostAtOnce;
-  /** The largest page that is repeated from one byte here. */
-  static constexpr size_t kMostFill = 65536;
+  /** Bytes installed at once; the largest page that is taken here. */
+  static constexpr size_t kMostBytes = 65536;
+  /** Pages of zeros installed at once. */
+  static constexpr uint64_t kMostZeros = 256;
 
   Fetching(Addon& addon, View<double> plan, int uffd, int link, View<uint8_t> requested, View<uint8_t> received,
            View<uint8_t> buffer, View<double> ring)
@@ -49,13 +53,14 @@ class Fetching {
         exactInteger(words[kFillFlags], fillFlags_) && exactInteger(words[kCommand], command_) &&
         exactInteger(words[kNanos], nanos_) &&
         exactInteger(words[kReadAt], readAt_) && exactInteger(words[kReadMost], readMost_) &&
-        exactInteger(words[kAsks], asks);
+        exactInteger(words[kAsks], asks) && exactInteger(words[kHave], have_);
     asks_ = asks != 0;
-    return whole && std::has_single_bit(pageSize_) && pageSize_ <= kMostFill && pages_ <= kMaxSafe / pageSize_ &&
+    return whole && std::has_single_bit(pageSize_) && pageSize_ <= kMostBytes && pages_ <= kMaxSafe / pageSize_ &&
            pages_ <= requested_.length * 8 && pages_ <= received_.length * 8 && pageFlags_ < pageSize_ &&
            fillFlags_ < pageSize_ && command_ < 256 && nanos_ <= kTurn && kMostRequest <= buffer_.length &&
            readAt_ <= buffer_.length - kMostRequest && readMost_ <= buffer_.length - kMostRequest - readAt_ &&
-           readMost_ >= kWord + pageSize_ && ring_.length >= kMostAtOnce * kEventWords;
+           readMost_ >= kWord + pageSize_ && have_ <= readMost_ - (kWord + pageSize_) &&
+           ring_.length >= kMostAtOnce * kEventWords;
   }
 
   void run(double* words) {
@@ -112,7 +117,7 @@ class Fetching {
     for (size_t i = 0; i < count; ++i) {
       if (batch[i].event != abi::kPagefault || batch[i].pagefault.address < address_) return false;
       const uint64_t page = (batch[i].pagefault.address - address_) / pageSize_;
-      if (page >= pages_ || test(requested_, page) || test(received_, page) || isLogged(kAsked, page)) return false;
+      if (page >= pages_ || test(requested_, page) || test(received_, page) || unlogged(page, 1) == 0) return false;
       if (std::find(asked, asked + wanted, page) == asked + wanted) asked[wanted++] = page;
     }
     uint8_t* request = buffer_.data + buffer_.length - kMostRequest;
@@ -154,55 +159,102 @@ class Fetching {
     return at > 0;
   }
 
-  /** Whether what is there is the beginning of an answer. */
-  bool mayGrow() const {
-    if (have_ < kWord) return have_ < readMost_;
-    uint64_t page = 0;
-    bool fill = false;
-    return isAnswer(getWord(buffer_.data + readAt_), page, fill) && have_ < kWord + (fill ? 1 : pageSize_);
-  }
+  struct Record {
+    uint64_t page;
+    bool fill;
+    size_t length;
+  };
 
-  bool isAnswer(uint64_t word, uint64_t& page, bool& fill) const {
+  /** Whether a word begins a record that is for here: of a page that has not come. */
+  bool isRecord(uint64_t word, Record& record) const {
     const uint64_t flags = word % pageSize_;
-    page = word / pageSize_;
-    fill = flags == fillFlags_;
-    return (fill || flags == pageFlags_) && page < pages_ && !test(received_, page) && !isLogged(kPlaced, page) &&
-           (test(requested_, page) || isLogged(kAsked, page));
+    record.page = word / pageSize_;
+    record.fill = flags == fillFlags_;
+    record.length = kWord + (record.fill ? 1 : pageSize_);
+    return (record.fill || flags == pageFlags_) && record.page < pages_ && !test(received_, record.page) &&
+           !isPlaced(record.page);
   }
 
-  /** Bytes of the answer at `at` of what is there, once it is installed; else 0. */
+  /** Whether what is there is the beginning of a record. */
+  bool mayGrow() const {
+    if (have_ < kWord) return true;
+    Record record;
+    return isRecord(getWord(buffer_.data + readAt_), record) && have_ < record.length;
+  }
+
+  /** Bytes of the record at `at` of what is there, and of those like it that follow, once they are installed; else 0. */
   size_t place(size_t at) {
     if (have_ - at < kWord + 1) return 0;
-    const uint8_t* record = buffer_.data + readAt_ + at;
-    uint64_t page = 0;
-    bool fill = false;
-    if (!isAnswer(getWord(record), page, fill)) return 0;
-    const size_t length = kWord + (fill ? 1 : pageSize_);
-    if (have_ - at < length || !install(page, record + kWord, fill)) return 0;
-    log_.add(kPlaced, static_cast<double>(page), static_cast<double>(monotonicNow()), fill ? 1 : 0);
-    return length;
+    const uint8_t* bytes = buffer_.data + readAt_ + at;
+    const uint64_t word = getWord(bytes);
+    Record record;
+    if (!isRecord(word, record) || have_ - at < record.length) return 0;
+    const uint64_t page = record.page;
+    const auto now = [] { return static_cast<double>(monotonicNow()); };
+    if (test(requested_, page) || unlogged(page, 1) == 0) {
+      if (install(record, bytes + kWord, 1) == 0) return 0;
+      log_.add(kPlaced, static_cast<double>(page), now(), record.fill ? 1 : 0);
+      return record.length;
+    }
+    const uint64_t zeros = record.fill && bytes[kWord] == 0 ? kMostZeros : kMostBytes / pageSize_;
+    const uint64_t most = std::min({zeros, pages_ - page, static_cast<uint64_t>((have_ - at) / record.length)});
+    uint64_t count = 1;
+    for (; count < most; ++count) {
+      const uint8_t* next = bytes + count * record.length;
+      if (getWord(next) != word + count * pageSize_ || (record.fill && next[kWord] != bytes[kWord]) ||
+          test(requested_, page + count) || test(received_, page + count)) {
+        break;
+      }
+    }
+    const uint64_t placed = install(record, bytes + kWord, unlogged(page, count));
+    if (placed == 0) return 0;
+    log_.add(record.fill ? kFillRun : kRun, static_cast<double>(page), now(), static_cast<double>(placed));
+    return placed * record.length;
   }
 
-  bool install(uint64_t page, const uint8_t* bytes, bool fill) {
-    const uint64_t address = address_ + page * pageSize_;
-    if (fill && *bytes == 0) {
-      abi::Fill zero{{address, pageSize_}, 0, 0};
-      return ioctl(uffd_, abi::kZeropage, &zero) == 0 && zero.done == static_cast<int64_t>(pageSize_);
+  /** Installs neighbouring pages whose records lie one behind the other: how many, from the first. */
+  uint64_t install(const Record& record, const uint8_t* bytes, uint64_t count) {
+    const uint64_t address = address_ + record.page * pageSize_;
+    const uint64_t length = count * pageSize_;
+    if (record.fill && *bytes == 0) {
+      abi::Fill zero{{address, length}, 0, 0};
+      ioctl(uffd_, abi::kZeropage, &zero);
+      return zero.done > 0 ? static_cast<uint64_t>(zero.done) / pageSize_ : 0;
     }
-    uint8_t repeated[kMostFill];
-    if (fill) {
-      std::memset(repeated, *bytes, pageSize_);
-      bytes = repeated;
+    if (record.fill) {
+      std::memset(staging_, *bytes, length);
+    } else if (count > 1) {
+      for (uint64_t i = 0; i < count; ++i) {
+        std::memcpy(staging_ + i * pageSize_, bytes + i * record.length, pageSize_);
+      }
     }
-    abi::Copy copy{address, reinterpret_cast<uintptr_t>(bytes), pageSize_, 0, 0};
-    return ioctl(uffd_, abi::kCopy, &copy) == 0 && copy.done == static_cast<int64_t>(pageSize_);
+    const uint8_t* from = record.fill || count > 1 ? staging_ : bytes;
+    abi::Copy copy{address, reinterpret_cast<uintptr_t>(from), length, 0, 0};
+    ioctl(uffd_, abi::kCopy, &copy);
+    return copy.done > 0 ? static_cast<uint64_t>(copy.done) / pageSize_ : 0;
   }
 
-  bool isLogged(double kind, uint64_t page) const {
+  bool isPlaced(uint64_t page) const {
     for (size_t i = log_.count(); i > 0; --i) {
-      if (log_.word(i - 1, 0) == kind && log_.word(i - 1, 1) == static_cast<double>(page)) return true;
+      const double kind = log_.word(i - 1, 0);
+      if (kind != kAsked && page - static_cast<uint64_t>(log_.word(i - 1, 1)) < pagesOf(i - 1)) return true;
     }
     return false;
+  }
+
+  uint64_t pagesOf(size_t entry) const {
+    return log_.word(entry, 0) >= kRun ? static_cast<uint64_t>(log_.word(entry, 3)) : 1;
+  }
+
+  /** How many of `count` pages from `first` on the log does not have, up to the first that it has. */
+  uint64_t unlogged(uint64_t first, uint64_t count) const {
+    for (size_t i = 0; i < log_.count(); ++i) {
+      const auto from = static_cast<uint64_t>(log_.word(i, 1));
+      if (from + pagesOf(i) <= first || from >= first + count) continue;
+      if (from <= first) return 0;
+      count = from - first;
+    }
+    return count;
   }
 
   Addon& addon_;
@@ -215,6 +267,7 @@ class Fetching {
   Log log_;
   uint64_t address_ = 0, pages_ = 0, pageSize_ = 0, pageFlags_ = 0, fillFlags_ = 0, command_ = 0,
            nanos_ = 0, readAt_ = 0, readMost_ = 0;
+  uint8_t staging_[kMostBytes];
   bool asks_ = false, stopped_ = false;
   size_t have_ = 0, faults_ = 0, unsent_ = 0, bytesIn_ = 0, bytesOut_ = 0;
 };

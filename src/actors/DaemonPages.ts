@@ -486,13 +486,20 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
       pages.table.received(host)
       placed(pages, host, at)
     },
+    onPushed: (pages, first, count, at) => {
+      states.pushed(pages.targetBase + first, count)
+      pages.table.placed(first, count)
+      // Who waits for one of them was not heard by the source yet.
+      if (pages.since.size > 0) for (let i = 0; i < count; i++) answered(pages, first + i, at)
+      if (trigger) for (let i = 0; i < count; i++) triggers.push(pages.base + first + i)
+    },
     onUnsent: flush,
     onEvents: (count) => {
       take(count)
       serveFaults()
     },
-    onBytes: (count) => {
-      faultAt = now()
+    onBytes: (count, asked) => {
+      if (asked) faultAt = now()
       counters.set("lastHeardMillis", clock.currentTimeMillisUnsafe())
       counters.add("bytesReceived", count)
       afterRecords()
@@ -551,7 +558,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
       link.attach((readable, writable) => {
         if (writable) flush()
         looked = false
-        if (readable && counters.get("outstanding") > 0) lookQuickly(0)
+        if (readable) lookQuickly(0)
         // What it finds nothing in may be the end of the stream.
         if (readable && !looked) read()
         linger()

@@ -59,6 +59,11 @@ export class PageOrder {
     this.#page--
   }
 
+  /** The page that {@link next} would look at, if it is of this block; else one behind its last. */
+  cursorIn(state: BlockState): number {
+    return this.#states[this.#block] === state ? this.#page : state.dirty.length
+  }
+
   /** Goes on at this page: behind one that was asked for, the next ones will be. */
   goOn(state: BlockState, page: number): void {
     this.#block = this.#states.indexOf(state)

@@ -1,7 +1,7 @@
 /**
- * The source's quick way: while nothing is to be sent but what the guest asks for, requests of the simple kind are
- * answered by one call, without a step of JavaScript between request and page, and the sender hears of it afterwards.
- * What that call cannot do comes back as it was and goes the ordinary way.
+ * The source's quick way: requests of the simple kind are answered by one call, without a step of JavaScript between
+ * request and page, and the same call pushes pages that nobody asked for as long as nobody asks; the sender hears of it
+ * afterwards. What that call cannot do comes back as it was and goes the ordinary way.
  *
  * Hot path: no Effect per page.
  */
@@ -41,9 +41,15 @@ export const make = ({ dialect, link, receiver, sender, targetPageSize }: Option
 
   return (nanos) => {
     const state = sender.answering()
-    if (state?.block.answer === undefined || receiver.continuing() !== state.block.idstr) return undefined
-    plan[Answer.pages] = state.dirty.length
+    if (state?.block.answer === undefined || !receiver.open()) return undefined
+    const pages = state.dirty.length
+    const answers = receiver.continuing() === state.block.idstr
+    const cursor = sender.pushing(state)
+    if (!answers && cursor === pages) return undefined
+    plan[Answer.pages] = pages
     plan[Answer.nanos] = nanos
+    plan[Answer.cursor] = cursor
+    plan[Answer.answers] = answers ? 1 : 0
     const answered = state.block.answer(link, plan, state.dirty.bytes, input, output)
     if (answered < 0) return undefined
     const unhandled = plan[Answer.unhandled]!
@@ -52,7 +58,7 @@ export const make = ({ dialect, link, receiver, sender, targetPageSize }: Option
       sender.answered(state, plan, answered, output.subarray(plan[Answer.pendingAt]!, plan[Answer.pendingEnd]!))
     }
     if (unhandled > 0) receiver.take(input.subarray(0, unhandled))
-    return (answered + unhandled > 0 ? PageExchange.Came.Something : PageExchange.Came.Nothing) |
+    return (answered + unhandled + plan[Answer.full]! > 0 ? PageExchange.Came.Something : PageExchange.Came.Nothing) |
       (plan[Answer.contended] === 1 ? PageExchange.Came.Contended : 0)
   }
 }

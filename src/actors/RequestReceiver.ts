@@ -23,6 +23,8 @@ export interface RequestReceiver extends RequestSource {
   readonly heard: () => boolean
   /** The block that a request without a name means, if the next byte to come begins a request. */
   readonly continuing: () => string | undefined
+  /** Whether the link may be read elsewhere, and what is not answered there be given to {@link take}. */
+  readonly open: () => boolean
   /** So many bytes of requests were answered elsewhere. */
   readonly passed: (bytes: number) => void
   /** Takes bytes that were read elsewhere. */
@@ -112,6 +114,7 @@ export const make = (options: Options): RequestReceiver => {
     },
     heard: () => bytes > 0,
     continuing: () => polled && !ended ? decoder.continuing?.() : undefined,
+    open: () => polled && !ended,
     passed: (count) => {
       bytes += count
       decoder.passed?.(count)

@@ -84,13 +84,18 @@ export interface Options {
 }
 
 export interface SourceSender extends PageServer {
-  /** Marks every page dirty and begins. `requests` is looked at between chunks. */
-  readonly begin: (requests: RequestSource) => void
-  /** The block whose pages may be answered past this sender: nothing else is to be sent before them. */
+  /**
+   * Marks every page dirty and begins. `requests` is looked at between chunks. `quickly` pushes pages past this sender:
+   * whether it had anything to do.
+   */
+  readonly begin: (requests: RequestSource, quickly?: () => boolean) => void
+  /** The block whose pages may be sent past this sender: nothing else is to be sent before them. */
   readonly answering: () => BlockState | undefined
+  /** The page from which on nobody's pages may be pushed past it, too; the number of pages when none may. */
+  readonly pushing: (state: BlockState) => number
   /** Bytes that one answer may have: what the link does not take of it becomes this sender's. */
   readonly answerBytes: number
-  /** Such answers were sent, as the first entries of the plan's log say, but for `rest`. */
+  /** Such pages were sent, as the first entries of the plan's log say, but for `rest`. */
   readonly answered: (state: BlockState, plan: Float64Array, count: number, rest: Uint8Array) => void
   /** Goes on after the link became writable or the budget was refilled. */
   readonly pump: () => void
@@ -177,6 +182,9 @@ export const make = (options: Options): SourceSender => {
   let requests: RequestSource = { poll: () => {}, ended: () => false }
   let begun = false
   let pumping = false
+  let quickly: (() => boolean) | undefined
+  /** Whether the pages that are sent past this sender had their turn. */
+  let turnOver = false
   let eosQueued = false
   let urgentEnded = false
   let failure: Reason | undefined
@@ -326,7 +334,14 @@ export const make = (options: Options): SourceSender => {
     if (main.pending() === 0) fillUnasked(nearPages)
     if (main.pending() > 0 || !pushes()) return
     if (firstSteps(now())) held.openUnsafe()
-    else fillUnasked(otherPages)
+    else if (!pushQuickly()) fillUnasked(otherPages)
+  }
+
+  /** Pages that were pushed past this sender fill the link; the event loop is due. */
+  const pushQuickly = (): boolean => {
+    if (!pumping || quickly === undefined || !quickly()) return false
+    turnOver = true
+    return true
   }
 
   const want = (state: BlockState, pages: ArrayLike<number>) => {
@@ -440,6 +455,13 @@ export const make = (options: Options): SourceSender => {
       if (quick !== main && quick.pending() === 0) refillQuick()
       if (main.pending() === 0) refill()
       if (failure !== undefined) break
+      if (turnOver) {
+        turnOver = false
+        // It may have brought requests that go this way.
+        if (!asked.empty) continue
+        watch(true)
+        break
+      }
       const sent = sentBy(main) + (quick === main ? 0 : sentBy(quick))
       const nothing = sent + main.pending() + quick.pending() === 0
       if (nothing && (!eosQueued || urgentEnded || quick === main)) {
@@ -520,8 +542,9 @@ export const make = (options: Options): SourceSender => {
         pump()
       }
     }),
-    begin: (source) => {
+    begin: (source, push) => {
       requests = source
+      quickly = push
       beganAt = now()
       for (const action of PoState.begin.actions) if (action === "MarkAllDirty") markAllDirty()
       begun = true
@@ -536,19 +559,35 @@ export const make = (options: Options): SourceSender => {
       const state = block === undefined ? undefined : byName.get(block.idstr)
       return state?.unit === 1 ? state : undefined
     },
+    pushing: (state) => {
+      const none = state.dirty.length
+      if (!pushes() || rate.get() !== undefined || order.hasFirst || !near.empty || firstSteps(now())) return none
+      return prefault.forward + prefault.backward > 0 ? none : order.cursorIn(state)
+    },
     answerBytes: DEMAND_CHUNK + targetPageSize,
     answered: (state, plan, count, rest) => {
-      askedAt = now()
       let bytes = -rest.length
       for (let i = 0, word: number = Answer.words; i < count; i++, word += LOG_WORDS) {
-        if (state.dirty.testAndClear(plan[word]!)) dirty--
+        const page = plan[word]!
+        bytes += plan[word + 2]!
+        const pushed = plan[word + 3]!
+        if (pushed > 0) {
+          state.dirty.clearRun(page, pushed)
+          dirty -= pushed
+          backgroundPages += pushed
+          fill += plan[word + 1]!
+          continue
+        }
+        askedAt = now()
+        if (state.dirty.testAndClear(page)) dirty--
         onDemand++
         if (plan[word + 1]! >= 0) fill++
-        bytes += plan[word + 2]!
         if (i < count - 1 && prefault.forward + prefault.backward === 0) continue
-        served[0] = plan[word]!
+        served[0] = page
         goOnBehind(state, served)
       }
+      const cursor = plan[Answer.cursor]!
+      if (cursor < state.dirty.length) order.goOn(state, cursor)
       charged(bytes)
       main.resume(rest)
     },

@@ -56,6 +56,18 @@ export class Bitmap {
     return true
   }
 
+  /** Sets `count` bits from `first` on, of which none is set. */
+  setRun(first: number, count: number): void {
+    for (let i = first; i < first + count; i++) this.words[i >>> 5]! |= 1 << (i & 31)
+    this.#count += count
+  }
+
+  /** Clears `count` bits from `first` on, all of which are set. */
+  clearRun(first: number, count: number): void {
+    for (let i = first; i < first + count; i++) this.words[i >>> 5]! &= ~(1 << (i & 31))
+    this.#count -= count
+  }
+
   setAll(): void {
     this.words.fill(0xffffffff)
     const tail = this.length & 31

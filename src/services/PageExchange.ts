@@ -10,7 +10,10 @@ export const LOG_ENTRIES = 256
 /** What a wait came to, as bits. */
 export const Came = { Nothing: 0, Contended: 4, Something: 8 } as const
 
-/** The source's half. Log entries: page, the byte it repeats or -1, bytes of its record, nanoseconds. */
+/**
+ * The source's half. Log entries: a page that was asked for, the byte it repeats or -1, bytes of its record, 0; or the first
+ * page of some that were pushed, how many of them are of one byte, bytes of their records, how many they are.
+ */
 export const Answer = {
   pages: 0,
   pageSize: 1,
@@ -18,19 +21,31 @@ export const Answer = {
   fillFlags: 3,
   command: 4,
   nanos: 5,
+  /** Where to go on with pages that nobody asked for, and afterwards where that would be; the number of pages: nowhere. */
+  cursor: 6,
+  /** Whether requests may be answered; else they are left. */
+  answers: 7,
   /** Bytes at the beginning of `input` that are not dealt with. */
-  unhandled: 6,
+  unhandled: 8,
   /** What of `output` the link has not taken. */
-  pendingAt: 7,
-  pendingEnd: 8,
+  pendingAt: 9,
+  pendingEnd: 10,
   /** Bytes of the requests that are answered. */
-  bytesIn: 9,
-  contended: 10,
-  logged: 11,
-  words: 12
+  bytesIn: 11,
+  contended: 12,
+  /** Whether the link took nothing of what was to be pushed. */
+  full: 13,
+  logged: 14,
+  words: 15
 } as const
 
-/** The destination's half. Log entries: 0 asked for or 1 placed, page, nanoseconds, and of a placed one whether it was a fill. */
+/** Kinds of entries of the destination's log. */
+export const Logged = { asked: 0, placed: 1, run: 2, fillRun: 3 } as const
+
+/**
+ * The destination's half. Log entries: kind, page, nanoseconds, and of one that was placed whether it was a fill, of a run of
+ * pages that nobody had asked for how many they are.
+ */
 export const Fetch = {
   address: 0,
   pages: 1,
@@ -44,17 +59,19 @@ export const Fetch = {
   readMost: 8,
   /** Whether it may ask for pages; else faults go to the ring. */
   asks: 9,
+  /** Bytes at `readAt` that are there already. */
+  have: 10,
   /** Events in the ring that are not dealt with. */
-  faults: 10,
+  faults: 11,
   /** Bytes at `readAt` that are not dealt with. */
-  unhandled: 11,
+  unhandled: 12,
   /** Bytes at the end of the buffer: what the link has not taken of a request. */
-  unsent: 12,
-  bytesIn: 13,
-  bytesOut: 14,
-  contended: 15,
-  logged: 16,
-  words: 17
+  unsent: 13,
+  bytesIn: 14,
+  bytesOut: 15,
+  contended: 16,
+  logged: 17,
+  words: 18
 } as const
 /** Bytes at the end of the buffer that are for requests. */
 export const REQUEST_ROOM = 256

@@ -6,10 +6,18 @@
  */
 import type { SourceBlock } from "./GuestMemory.ts"
 import { AGAIN, type Link } from "./Link.ts"
-import { Answer, Fetch, LOG_WORDS, REQUEST_ROOM } from "./PageExchange.ts"
+import { Answer, Fetch, LOG_WORDS, Logged, REQUEST_ROOM } from "./PageExchange.ts"
 import { Event, EVENT_WORDS, type FaultChannel } from "./Userfaultfd.ts"
 
 const MOST_AT_ONCE = 16
+/** What is pushed at once: bytes, and pages, for those of one byte take hardly any room. */
+const CHUNK = 32 * 1024
+const MOST_PUSHED = 128
+/** Looks of one call. The addon's calls end by time. */
+const MOST_LOOKS = 256
+/** What is installed at once: bytes, and pages of zeros. */
+const MOST_BYTES = 65536
+const MOST_ZEROS = 256
 const ENOBUFS = -105
 const WORD = 8
 const REQUEST_HEAD = 5
@@ -42,33 +50,39 @@ class Log {
   add(...entry: readonly [number, number, number, number]): void {
     this.#plan.set(entry, this.#fixed + this.count++ * LOG_WORDS)
   }
-  has(...beginning: ReadonlyArray<number>): boolean {
-    for (let i = 0, at = this.#fixed; i < this.count; i++, at += LOG_WORDS) {
-      if (beginning.every((word, j) => this.#plan[at + j] === word)) return true
+  word(entry: number, index: number): number {
+    return this.#plan[this.#fixed + entry * LOG_WORDS + index]!
+  }
+  /** How many of `count` pages from `first` on are in no entry, up to the first that is. `runOf`: an entry's pages. */
+  without(first: number, count: number, runOf: (entry: number) => readonly [from: number, pages: number]): number {
+    let most = count
+    for (let i = 0; i < this.count; i++) {
+      const [from, pages] = runOf(i)
+      if (from + pages > first && from < first + most) most = Math.max(0, from - first)
     }
-    return false
+    return most
   }
 }
 
-/** `answer` of a source's block, see {@link Answer}; `nanos` is the time that the log gets. */
-export const answerOver = (
-  gather: NonNullable<SourceBlock["gather"]>,
-  nanos: () => number = () => 0
-): NonNullable<SourceBlock["answer"]> =>
-(link, plan, dirty, input, output) => {
+/** `answer` of a source's block, see {@link Answer}. */
+export const answerOver =
+  (gather: NonNullable<SourceBlock["gather"]>): NonNullable<SourceBlock["answer"]> => (link, plan, dirty, input, output) => {
   const log = new Log(plan, Answer.words)
   const pages = plan[Answer.pages]!
   const pageSize = plan[Answer.pageSize]!
   const range = new Float64Array(4)
+  let cursor = plan[Answer.cursor]!
   let have = 0
   let bytesIn = 0
-  plan[Answer.pendingAt] = plan[Answer.pendingEnd] = plan[Answer.contended] = 0
+  plan[Answer.pendingAt] = plan[Answer.pendingEnd] = plan[Answer.contended] = plan[Answer.full] = 0
+  const unlogged = (page: number, count: number) =>
+    log.without(page, count, (i) => [log.word(i, 0), Math.max(1, log.word(i, 3))])
 
   const reply = (count: number): boolean => {
     const asked: Array<number> = []
     for (let i = 0; i < count; i++) {
       const page = getWord(input, REQUEST_HEAD + WORD * i)
-      if (page >= pages || !test(dirty, page) || log.has(page)) return false
+      if (page >= pages || !test(dirty, page) || unlogged(page, 1) === 0) return false
       if (!asked.includes(page)) asked.push(page)
     }
     if (asked.length * (WORD + pageSize) > output.length) return false
@@ -80,7 +94,7 @@ export const answerOver = (
       putWord(output, end, page * pageSize + (byte < 0 ? plan[Answer.pageFlags]! : plan[Answer.fillFlags]!))
       const size = WORD + (byte < 0 ? pageSize : 1)
       end += size
-      return [page, byte, size, nanos()] as const
+      return [page, byte, size, 0] as const
     })
     if (entries.includes(undefined)) return false
     const sent = link.write(output, 0, end)
@@ -90,10 +104,59 @@ export const answerOver = (
       plan[Answer.pendingEnd] = end
     }
     for (const entry of entries) log.add(...entry!)
+    if (asked.length > 0 && cursor < pages) cursor = asked.at(-1)!
+    return true
+  }
+
+  const push = (): boolean => {
+    if (cursor >= pages || plan[Answer.pendingEnd]! > 0) return false
+    const runs: Array<[first: number, fills: number, bytes: number, pages: number]> = []
+    let end = 0
+    let page = cursor
+    let looked = 0
+    while (page < pages && looked < MOST_PUSHED && end < CHUNK && log.hasRoom(MOST_AT_ONCE + runs.length)) {
+      let count = 0
+      while (count < MOST_PUSHED - looked && page + count < pages && test(dirty, page + count)) count++
+      count = unlogged(page, count)
+      if (count === 0) {
+        page++
+        continue
+      }
+      const run: (typeof runs)[number] = [page, 0, 0, 0]
+      while (run[3] < count && end < CHUNK && end + WORD + pageSize <= output.length) {
+        range.set([page * pageSize, pageSize, WORD, -1])
+        if (gather(range, 1, output, end) < 1) return false
+        const byte = range[3]!
+        putWord(output, end, page * pageSize + (byte < 0 ? plan[Answer.pageFlags]! : plan[Answer.fillFlags]!))
+        const size = WORD + (byte < 0 ? pageSize : 1)
+        if (byte >= 0) run[1]++
+        run[2] += size
+        run[3]++
+        end += size
+        page++
+        looked++
+      }
+      if (run[3] === 0) break
+      runs.push(run)
+    }
+    if (runs.length === 0) {
+      cursor = page
+      return false
+    }
+    const sent = link.write(output, 0, end)
+    plan[Answer.full] = sent === AGAIN ? 1 : 0
+    if (sent <= 0) return false
+    if (sent < end) {
+      plan[Answer.pendingAt] = sent
+      plan[Answer.pendingEnd] = end
+    }
+    for (const run of runs) log.add(...run)
+    cursor = page
     return true
   }
 
   const replyAll = (): boolean => {
+    if (plan[Answer.answers] !== 1) return false
     while (have >= REQUEST_HEAD) {
       const count = getHalf(input, 1)
       if (input[0] !== plan[Answer.command] || count === 0 || count > MOST_AT_ONCE) return false
@@ -108,12 +171,15 @@ export const answerOver = (
     return have === 0 || input[0] === plan[Answer.command]
   }
 
-  while (log.hasRoom(MOST_AT_ONCE)) {
+  for (let looks = 0; looks < MOST_LOOKS && log.hasRoom(MOST_AT_ONCE); looks++) {
     const n = link.read(input, have, input.length - have)
-    if (n <= 0) break
-    have += n
-    if (!replyAll()) break
+    if (n > 0) {
+      have += n
+      if (!replyAll()) break
+    } else if (n !== AGAIN || !push()) break
+    if (plan[Answer.pendingEnd]! > 0) break
   }
+  plan[Answer.cursor] = cursor
   plan[Answer.unhandled] = have
   plan[Answer.bytesIn] = bytesIn
   plan[Answer.logged] = log.count
@@ -158,7 +224,7 @@ export const fetchOver = (
   const pageSize = plan[Fetch.pageSize]!
   const readAt = plan[Fetch.readAt]!
   const readMost = plan[Fetch.readMost]!
-  let have = 0
+  let have = plan[Fetch.have]!
   let stopped = false
   plan[Fetch.faults] =
     plan[Fetch.unsent] =
@@ -167,13 +233,19 @@ export const fetchOver = (
     plan[Fetch.contended] =
       0
 
+  const pagesOf = (entry: number) => log.word(entry, 0) >= Logged.run ? log.word(entry, 3) : 1
+  const unlogged = (page: number, count: number) =>
+    log.without(page, count, (i) => [log.word(i, 1), pagesOf(i)])
+  const isPlaced = (page: number) =>
+    log.without(page, 1, (i) => [log.word(i, 1), log.word(i, 0) === Logged.asked ? 0 : pagesOf(i)]) === 0
+
   const ask = (link: Link, count: number): boolean => {
     if (count > MOST_AT_ONCE) return false
     const asked: Array<number> = []
     for (let at = 0; at < count * EVENT_WORDS; at += EVENT_WORDS) {
       const page = Math.floor((ring[at + 2]! - address) / pageSize)
       if (ring[at] !== Event.PageFault || page < 0 || page >= pages) return false
-      if (test(requested, page) || test(received, page) || log.has(0, page)) return false
+      if (test(requested, page) || test(received, page) || unlogged(page, 1) === 0) return false
       if (!asked.includes(page)) asked.push(page)
     }
     const length = REQUEST_HEAD + WORD * asked.length
@@ -189,7 +261,7 @@ export const fetchOver = (
       buffer.copyWithin(buffer.length - (length - sent), at + sent, at + length)
       stopped = true
     }
-    for (const page of asked) log.add(0, page, nanos(), 0)
+    for (const page of asked) log.add(Logged.asked, page, nanos(), 0)
     return true
   }
 
@@ -205,23 +277,56 @@ export const fetchOver = (
     return false
   }
 
-  /** The page and its record's length, of a word that begins an answer. */
-  const answerIn = (
-    word: number
-  ): { readonly page: number; readonly fill: boolean; readonly length: number } | undefined => {
+  interface Found {
+    readonly page: number
+    readonly fill: boolean
+    readonly length: number
+  }
+  /** What a word begins: the record of a page that has not come. */
+  const found = (word: number): Found | undefined => {
     const page = Math.floor(word / pageSize)
     const flags = word % pageSize
     const fill = flags === plan[Fetch.fillFlags]
     if (!fill && flags !== plan[Fetch.pageFlags] || page >= pages) return undefined
-    if (test(received, page) || log.has(1, page) || !test(requested, page) && !log.has(0, page)) return undefined
-    return { page, fill, length: WORD + (fill ? 1 : pageSize) }
+    return test(received, page) || isPlaced(page) ? undefined : { page, fill, length: WORD + (fill ? 1 : pageSize) }
   }
 
-  const install = (page: number, at: number, fill: boolean): boolean => {
-    const to = address + page * pageSize
-    if (fill && buffer[at] === 0) return channel.zeropage(to, pageSize) === pageSize
-    const bytes = fill ? new Uint8Array(pageSize).fill(buffer[at]!) : buffer
-    return channel.copy(to, bytes, fill ? 0 : at, pageSize) === pageSize
+  const install = ({ fill, length, page }: Found, at: number, count: number): number => {
+    const repeated = fill ? new Uint8Array(pageSize).fill(buffer[at]!) : undefined
+    for (let i = 0; i < count; i++) {
+      const to = address + (page + i) * pageSize
+      const n = fill && buffer[at] === 0
+        ? channel.zeropage(to, pageSize)
+        : channel.copy(to, repeated ?? buffer, fill ? 0 : at + i * length, pageSize)
+      if (n !== pageSize) return i
+    }
+    return count
+  }
+
+  /** Bytes of the records at `at` that it has dealt with. */
+  const place = (at: number, end: number): number => {
+    if (end - at < WORD + 1) return 0
+    const word = getWord(buffer, at)
+    const record = found(word)
+    if (record === undefined || end - at < record.length) return 0
+    const { fill, length, page } = record
+    if (test(requested, page) || unlogged(page, 1) === 0) {
+      if (install(record, at + WORD, 1) === 0) return 0
+      log.add(Logged.placed, page, nanos(), fill ? 1 : 0)
+      return length
+    }
+    const byte = buffer[at + WORD]!
+    const zeros = fill && byte === 0 ? MOST_ZEROS : Math.floor(MOST_BYTES / pageSize)
+    const most = Math.min(zeros, pages - page, Math.floor((end - at) / length))
+    let count = 1
+    for (; count < most; count++) {
+      const next = at + count * length
+      if (getWord(buffer, next) !== word + count * pageSize || fill && buffer[next + WORD] !== byte) break
+      if (test(requested, page + count) || test(received, page + count)) break
+    }
+    const placed = install(record, at + WORD, unlogged(page, count))
+    if (placed > 0) log.add(fill ? Logged.fillRun : Logged.run, page, nanos(), placed)
+    return placed * length
   }
 
   const takeAnswers = (): boolean => {
@@ -233,21 +338,20 @@ export const fetchOver = (
     have += n
     let at = readAt
     const end = readAt + have
-    while (log.hasRoom(MOST_AT_ONCE + 1) && end - at > WORD) {
-      const answer = answerIn(getWord(buffer, at))
-      if (answer === undefined || end - at < answer.length || !install(answer.page, at + WORD, answer.fill)) break
-      log.add(1, answer.page, nanos(), answer.fill ? 1 : 0)
-      at += answer.length
+    while (log.hasRoom(MOST_AT_ONCE + 1)) {
+      const used = place(at, end)
+      if (used === 0) break
+      at += used
     }
     plan[Fetch.bytesIn]! += at - readAt
     buffer.copyWithin(readAt, at, end)
     have = end - at
-    const answer = have >= WORD ? answerIn(getWord(buffer, readAt)) : undefined
-    if (have >= WORD && (answer === undefined || have >= answer.length)) stopped = true
+    const record = have >= WORD ? found(getWord(buffer, readAt)) : undefined
+    if (have >= WORD && (record === undefined || have >= record.length)) stopped = true
     return at > readAt
   }
 
-  while (log.hasRoom(2 * MOST_AT_ONCE)) {
+  for (let looks = 0; looks < MOST_LOOKS && log.hasRoom(2 * MOST_AT_ONCE); looks++) {
     const asked = takeFaults()
     if (stopped) break
     const placed = !asked && takeAnswers()

@@ -43,6 +43,11 @@ export class PageStates {
     this.#bytes[page] = this.#bytes[page] === State.requested ? State.onDemand : State.background
   }
 
+  /** Pages are here that nobody asked for. */
+  pushed(first: number, count: number): void {
+    this.#bytes.fill(State.background, first, first + count)
+  }
+
   /** The guest gave pages back: those that are not here will never be. */
   removed(first: number, count: number): void {
     const end = Math.min(first + count, this.pages)

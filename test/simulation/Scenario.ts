@@ -163,7 +163,12 @@ const limits = (random: Random, target: number, huge: boolean): Record<string, n
   PENDING_SIZE_MAX: random.pick([0, 20, 100, 5_000]),
   MAX_ASKED: random.pick([1, 2, 9, 400]),
   MAX_TRIGGER_PAGES: random.pick([1, 3, 256]),
-  RETRY_MILLIS: random.pick([0.5, 1, 4])
+  RETRY_MILLIS: random.pick([0.5, 1, 4]),
+  CHUNK: random.pick([1, 3, 4]) * target,
+  MOST_PUSHED: random.pick([1, 3, 128]),
+  MOST_BYTES: random.pick([1, 2, 16]) * target,
+  MOST_ZEROS: random.pick([1, 8, 256]),
+  MOST_LOOKS: random.pick([1, 2, 5, 256])
 })
 
 export const draw = (seed: number, abilities: Abilities): Scenario => {

@@ -184,6 +184,15 @@ export class PageTable {
     this.installed(page)
   }
 
+  /** The same for `count` pages from `page` on that nobody asked for, and that had not come. */
+  placed(page: number, count: number): void {
+    this.#received.setRun(page, count)
+    this.#installed.setRun(page, count)
+    this.#settled += count
+    if (this.#waiting.count === 0) return
+    for (let i = page; i < page + count; i++) this.#waiting.clear(i)
+  }
+
   /** The kernel has a host page's content, or had it already: whether that is new. */
   installed(host: number): boolean {
     this.#waiting.clear(host)

@@ -96,9 +96,15 @@ export class RamReader {
     return this.#stage === "word" || this.#stage === "over"
   }
 
-  /** The block that a record without a name means, by its place in the list, if the next byte to come begins a record; else -1. */
+  /** The block that a record without a name means, by its place in the list, if the input begins with a record that may be such a one; else -1. */
   get continuing(): number {
-    return this.#stage === "word" && this.#context && this.#input.available === 0 ? this.#table.index : -1
+    const begins = this.#stage === "word" || this.#stage === "payload" && this.continued
+    return begins && this.#context ? this.#table.index : -1
+  }
+
+  /** Begins the record again that the input begins with: somebody else may consume it. Only where {@link continuing}. */
+  rewind(): void {
+    this.#stage = "word"
   }
 
   /** The byte offset of the last page or fill, also above 2^53. */
