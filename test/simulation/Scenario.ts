@@ -77,6 +77,7 @@ const nature = (random: Random): Nature => {
     jitter: latency * random.pick([0, 1, 2]),
     mostRead: random.pick([1_500, 20_000, 2 ** 20, 2 ** 20, 200]),
     mostWritten: random.pick([1_500, 20_000, 2 ** 20, 2 ** 20, 200]),
+    early: random.pick([0, 0.1, 0.4]),
     unix: random.chance(0.5)
   }
 }
@@ -89,6 +90,7 @@ const channel = (random: Random): Nature =>
     jitter: 0,
     mostRead: random.pick([1, 5, 1_000]),
     mostWritten: random.pick([1, 5, 1_000]),
+    early: 0,
     unix: true
   }
 

@@ -20,6 +20,8 @@ export interface Nature {
   /** Bytes one read or write takes at most; drawn anew each time. */
   readonly mostRead: number
   readonly mostWritten: number
+  /** How likely a read comes just before what could be read after it. */
+  readonly early: number
   /** Whether bytes count as sent when the peer has read them (unix), or when they are with its kernel (TCP). */
   readonly unix: boolean
 }
@@ -31,6 +33,7 @@ export const plain: Nature = {
   jitter: 0,
   mostRead: 2 ** 20,
   mostWritten: 2 ** 20,
+  early: 0,
   unix: true
 }
 
@@ -179,6 +182,7 @@ export const open = (
         if (!over()) return AGAIN
         return incoming.broken ? ECONNRESET : 0
       }
+      if (nature.early > 0 && random.chance(nature.early)) return AGAIN
       const most = Math.min(length, 1 + random.below(nature.mostRead))
       let n = 0
       while (n < most && arrived()) {
