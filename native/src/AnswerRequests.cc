@@ -17,6 +17,7 @@
 #include "Mapping.h"
 #include "RangeVector.h"
 #include "Region.h"
+#include "SeenPages.h"
 #include "SpinWait.h"
 
 namespace uffd::exchange {
@@ -55,7 +56,7 @@ class Answering {
     const int64_t end = monotonicNow() + kTurn;
     bool last = false;
     bool contended = false;
-    while (log_.hasRoom()) {
+    while (hasRoom()) {
       const ssize_t n = ::recv(link_, in_.data + have_, in_.length - have_, MSG_DONTWAIT);
       if (n > 0) {
         have_ += static_cast<size_t>(n);
@@ -94,7 +95,7 @@ class Answering {
       if (in_.data[0] != command_ || count == 0 || count > kMostAsked) return false;
       const size_t length = kRequestHead + kWord * count;
       if (have_ < length) return true;
-      if (!log_.hasRoom() || !answer(count)) return false;
+      if (!hasRoom() || !answer(count)) return false;
       bytesIn_ += length;
       have_ -= length;
       std::memmove(in_.data, in_.data + length, have_);
@@ -109,7 +110,7 @@ class Answering {
     for (uint64_t i = 0; i < count; ++i) {
       const uint64_t page = getWord(in_.data + kRequestHead + kWord * i);
       // A page that was sent, is sent here already, or is not of this block: what that means is not for here.
-      if (page >= pages_ || !test(dirty_, page) || unlogged(page, 1) == 0) return false;
+      if (page >= pages_ || !test(dirty_, page) || seen_.has(page)) return false;
       if (std::find(asked, asked + wanted, page) == asked + wanted) asked[wanted++] = page;
     }
     if (wanted * (kWord + pageSize_) > out_.length) return false;
@@ -135,6 +136,7 @@ class Answering {
     }
     for (uint64_t i = 0; i < wanted; ++i) {
       log_.add(static_cast<double>(asked[i]), static_cast<double>(fills[i]), static_cast<double>(sizes[i]), 0);
+      seen_.add(asked[i], 1);
     }
     // What is pushed goes on behind the page last asked for.
     if (wanted > 0 && cursor_ < pages_) cursor_ = asked[wanted - 1];
@@ -148,18 +150,27 @@ class Answering {
     return memory.whileAlive([&]() -> int64_t { return pushFrom(memory); }) > 0;
   }
 
+  /** Neighbouring pages that are pushed. */
+  struct Run {
+    uint64_t first;
+    uint64_t fills;
+    size_t bytes;
+    uint64_t pages;
+  };
+
   int64_t pushFrom(const Mapping& memory) {
     vector_.begin(pageFlags_, fillFlags_);
-    Log pushed = log_;
+    Run runs[kMostAtOnce];
+    size_t runCount = 0;
     uint64_t page = cursor_;
-    while (page < pages_ && vector_.ranges() < kMostPushed && vector_.bytes() < kChunk && pushed.hasRoom()) {
+    while (page < pages_ && vector_.ranges() < kMostPushed && vector_.bytes() < kChunk && runCount < kMostAtOnce) {
       if (!test(dirty_, page)) {
         ++page;
         continue;
       }
       uint64_t count = 1;
       while (count < kMostPushed - vector_.ranges() && page + count < pages_ && test(dirty_, page + count)) ++count;
-      count = unlogged(page, count);
+      count = seen_.without(page, count);
       if (count == 0) {
         ++page;
         continue;
@@ -174,8 +185,7 @@ class Answering {
         ++taken;
       }
       if (taken == 0) break;
-      pushed.add(static_cast<double>(page), static_cast<double>(fills), static_cast<double>(vector_.bytes() - before),
-                 static_cast<double>(taken));
+      runs[runCount++] = {page, fills, vector_.bytes() - before, taken};
       page += taken;
     }
     if (vector_.ranges() == 0) {
@@ -186,22 +196,17 @@ class Answering {
     full_ = left == -EAGAIN;
     if (left < 0) return 0;
     pendingEnd_ = static_cast<size_t>(left);
-    log_ = pushed;
+    for (size_t i = 0; i < runCount; ++i) {
+      const Run& run = runs[i];
+      log_.add(static_cast<double>(run.first), static_cast<double>(run.fills), static_cast<double>(run.bytes),
+               static_cast<double>(run.pages));
+      seen_.add(run.first, run.pages);
+    }
     cursor_ = page;
     return 1;
   }
 
-  /** How many of `count` pages from `first` on the log does not have, up to the first that it has. */
-  uint64_t unlogged(uint64_t first, uint64_t count) const {
-    for (size_t i = 0; i < log_.count(); ++i) {
-      const auto from = static_cast<uint64_t>(log_.word(i, 0));
-      const auto past = from + std::max<uint64_t>(1, static_cast<uint64_t>(log_.word(i, 3)));
-      if (past <= first || from >= first + count) continue;
-      if (from <= first) return 0;
-      count = from - first;
-    }
-    return count;
-  }
+  bool hasRoom() const { return log_.hasRoom() && seen_.hasRoom(kMostAtOnce); }
 
   const int link_;
   Region& region_;
@@ -209,6 +214,7 @@ class Answering {
   const View<uint8_t> in_;
   const View<uint8_t> out_;
   Log log_;
+  SeenPages seen_;
   uint64_t pages_ = 0, pageSize_ = 0, pageFlags_ = 0, fillFlags_ = 0, command_ = 0, nanos_ = 0, cursor_ = 0;
   RangeVector<kMostPushed> vector_;
   bool answers_ = false;

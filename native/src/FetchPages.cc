@@ -18,6 +18,7 @@
 #include "Descriptor.h"
 #include "Exports.h"
 #include "PageExchange.h"
+#include "SeenPages.h"
 #include "SpinWait.h"
 #include "UffdAbi.h"
 #include "UffdEvents.h"
@@ -67,7 +68,7 @@ class Fetching {
     SpinWait wait(static_cast<int64_t>(nanos_));
     const int64_t end = monotonicNow() + kTurn;
     bool last = false;
-    while (log_.hasRoom(2 * kMostAtOnce)) {
+    while (hasRoom(2 * kMostAtOnce)) {
       const bool asked = takeFaults();
       if (stopped_) break;
       const bool placed = !asked && takeAnswers();
@@ -117,7 +118,7 @@ class Fetching {
     for (size_t i = 0; i < count; ++i) {
       if (batch[i].event != abi::kPagefault || batch[i].pagefault.address < address_) return false;
       const uint64_t page = (batch[i].pagefault.address - address_) / pageSize_;
-      if (page >= pages_ || test(requested_, page) || test(received_, page) || unlogged(page, 1) == 0) return false;
+      if (page >= pages_ || test(requested_, page) || test(received_, page) || isSeen(page)) return false;
       if (std::find(asked, asked + wanted, page) == asked + wanted) asked[wanted++] = page;
     }
     uint8_t* request = buffer_.data + buffer_.length - kMostRequest;
@@ -137,7 +138,10 @@ class Fetching {
       stopped_ = true;
     }
     const auto now = static_cast<double>(monotonicNow());
-    for (size_t i = 0; i < wanted; ++i) log_.add(kAsked, static_cast<double>(asked[i]), now, 0);
+    for (size_t i = 0; i < wanted; ++i) {
+      log_.add(kAsked, static_cast<double>(asked[i]), now, 0);
+      asked_.add(asked[i], 1);
+    }
     return true;
   }
 
@@ -151,7 +155,7 @@ class Fetching {
     have_ += static_cast<size_t>(n);
     size_t at = 0;
     size_t used = 0;
-    while (log_.hasRoom(kMostAtOnce + 1) && (used = place(at)) > 0) at += used;
+    while (hasRoom(kMostAtOnce + 1) && (used = place(at)) > 0) at += used;
     bytesIn_ += at;
     have_ -= at;
     std::memmove(buffer_.data + readAt_, buffer_.data + readAt_ + at, have_);
@@ -172,7 +176,7 @@ class Fetching {
     record.fill = flags == fillFlags_;
     record.length = kWord + (record.fill ? 1 : pageSize_);
     return (record.fill || flags == pageFlags_) && record.page < pages_ && !test(received_, record.page) &&
-           !isPlaced(record.page);
+           !placed_.has(record.page);
   }
 
   /** Whether what is there is the beginning of a record. */
@@ -191,9 +195,10 @@ class Fetching {
     if (!isRecord(word, record) || have_ - at < record.length) return 0;
     const uint64_t page = record.page;
     const auto now = [] { return static_cast<double>(monotonicNow()); };
-    if (test(requested_, page) || unlogged(page, 1) == 0) {
+    if (test(requested_, page) || asked_.has(page)) {
       if (install(record, bytes + kWord, 1) == 0) return 0;
       log_.add(kPlaced, static_cast<double>(page), now(), record.fill ? 1 : 0);
+      placed_.add(page, 1);
       return record.length;
     }
     const uint64_t zeros = record.fill && bytes[kWord] == 0 ? kMostZeros : kMostBytes / pageSize_;
@@ -206,9 +211,10 @@ class Fetching {
         break;
       }
     }
-    const uint64_t placed = install(record, bytes + kWord, unlogged(page, count));
+    const uint64_t placed = install(record, bytes + kWord, placed_.without(page, asked_.without(page, count)));
     if (placed == 0) return 0;
     log_.add(record.fill ? kFillRun : kRun, static_cast<double>(page), now(), static_cast<double>(placed));
+    placed_.add(page, placed);
     return placed * record.length;
   }
 
@@ -234,27 +240,10 @@ class Fetching {
     return copy.done > 0 ? static_cast<uint64_t>(copy.done) / pageSize_ : 0;
   }
 
-  bool isPlaced(uint64_t page) const {
-    for (size_t i = log_.count(); i > 0; --i) {
-      const double kind = log_.word(i - 1, 0);
-      if (kind != kAsked && page - static_cast<uint64_t>(log_.word(i - 1, 1)) < pagesOf(i - 1)) return true;
-    }
-    return false;
-  }
+  bool isSeen(uint64_t page) const { return asked_.has(page) || placed_.has(page); }
 
-  uint64_t pagesOf(size_t entry) const {
-    return log_.word(entry, 0) >= kRun ? static_cast<uint64_t>(log_.word(entry, 3)) : 1;
-  }
-
-  /** How many of `count` pages from `first` on the log does not have, up to the first that it has. */
-  uint64_t unlogged(uint64_t first, uint64_t count) const {
-    for (size_t i = 0; i < log_.count(); ++i) {
-      const auto from = static_cast<uint64_t>(log_.word(i, 1));
-      if (from + pagesOf(i) <= first || from >= first + count) continue;
-      if (from <= first) return 0;
-      count = from - first;
-    }
-    return count;
+  bool hasRoom(size_t entries) const {
+    return log_.hasRoom(entries) && asked_.hasRoom(kMostAtOnce) && placed_.hasRoom(1);
   }
 
   Addon& addon_;
@@ -265,6 +254,8 @@ class Fetching {
   const View<uint8_t> buffer_;
   const View<double> ring_;
   Log log_;
+  SeenPages asked_;
+  SeenPages placed_;
   uint64_t address_ = 0, pages_ = 0, pageSize_ = 0, pageFlags_ = 0, fillFlags_ = 0, command_ = 0,
            nanos_ = 0, readAt_ = 0, readMost_ = 0;
   uint8_t staging_[kMostBytes];

@@ -17,8 +17,11 @@ constexpr size_t kRequestHead = 5;
 constexpr size_t kWord = 8;
 /** Log entries that a call leaves room for, at the least. */
 constexpr size_t kMostAtOnce = 16;
-/** The longest a call may last in all, and wait for one thing. Nanoseconds. */
-constexpr int64_t kTurn = 2'000'000;
+/**
+ * The longest a call may last in all, and wait for one thing. Nanoseconds. After it somebody waits until the caller has
+ * carried out the log: so long that this is one fault in some hundred, and so short that timers do not suffer.
+ */
+constexpr int64_t kTurn = 8'000'000;
 
 inline uint64_t getWord(const uint8_t* from) {
   uint64_t word = 0;
@@ -59,7 +62,6 @@ class Log {
     to[2] = c;
     to[3] = d;
   }
-  double word(size_t entry, size_t index) const { return at_[kEntry * entry + index]; }
 
  private:
   double* at_;

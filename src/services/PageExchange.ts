@@ -5,7 +5,7 @@
 
 /** Numbers of a log entry, and entries that a plan has room for. */
 export const LOG_WORDS = 4
-export const LOG_ENTRIES = 256
+export const LOG_ENTRIES = 1024
 
 /** What a wait came to, as bits. */
 export const Came = { Nothing: 0, Contended: 4, Something: 8 } as const

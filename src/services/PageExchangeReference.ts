@@ -114,7 +114,7 @@ export const answerOver =
     let end = 0
     let page = cursor
     let looked = 0
-    while (page < pages && looked < MOST_PUSHED && end < CHUNK && log.hasRoom(MOST_AT_ONCE + runs.length)) {
+    while (page < pages && looked < MOST_PUSHED && end < CHUNK && runs.length < MOST_AT_ONCE) {
       let count = 0
       while (count < MOST_PUSHED - looked && page + count < pages && test(dirty, page + count)) count++
       count = unlogged(page, count)

@@ -18,8 +18,8 @@ const COMMAND = 2
 const PAGE_FLAGS = 0x28
 const FILL_FLAGS = 0x22
 const EEXIST = -17
-/** What is between the fields that are compared: when something happened. */
-const NANOS = { answer: 3, fetch: 2 }
+/** The field of a log's entry that is not compared: when something happened. */
+const NANOS = { answer: -1, fetch: 2 }
 const addon = Binding.require()
 const { constants } = addon
 
@@ -75,11 +75,14 @@ const requests = (random: Random): Uint8Array => {
 }
 const answers = (random: Random): Uint8Array => {
   const out: Array<number> = []
+  let page = anyPage(random)
   for (let n = 1 + random.below(5); n > 0; n--) {
     const fill = random.oneIn(2)
+    // Neighbours are installed together.
+    page = random.oneIn(2) ? page + 1 : anyPage(random)
     word(
       out,
-      BigInt(anyPage(random)) * BigInt(P) + BigInt(random.oneIn(30) ? random.below(P) : fill ? FILL_FLAGS : PAGE_FLAGS)
+      BigInt(page) * BigInt(P) + BigInt(random.oneIn(30) ? random.below(P) : fill ? FILL_FLAGS : PAGE_FLAGS)
     )
     for (let i = fill ? 1 : P; i > 0; i--) out.push(random.oneIn(3) && fill ? 0 : i & 0xff)
   }
@@ -124,7 +127,8 @@ const fuzzAnswers = (random: Random): Finding => {
   const bytes = mutated(requests(random), random)
   const dirty = bits(random)
   const plan = new Float64Array(Answer.words + LOG_WORDS * random.pick([16, 20, 64]))
-  plan.set([PAGES, P, PAGE_FLAGS, FILL_FLAGS, COMMAND, 0])
+  const cursor = random.oneIn(2) ? PAGES : random.below(PAGES)
+  plan.set([PAGES, P, PAGE_FLAGS, FILL_FLAGS, COMMAND, 0, cursor, random.oneIn(8) ? 0 : 1])
   const expected = plan.slice()
   const input = new Uint8Array(256)
   const output = new Uint8Array(random.pick([2, 17]) * (P + 8))
@@ -162,10 +166,13 @@ const fuzzFetches = (random: Random): Finding => {
   const region = addon.Region.anonymous(PAGES * P)
   const { descriptor: uffd } = addon.open({ userModeOnly: true })
   addon.register(uffd, region.address, PAGES * P, constants.MODE_MISSING)
-  plan.set([region.address, PAGES, P, PAGE_FLAGS, FILL_FLAGS, COMMAND, 0, 100, readMost, 1])
+  // Some of the bytes are there already.
+  const have = random.oneIn(3) ? random.below(Math.min(bytes.length, readMost - (P + 8)) + 1) : 0
+  buffer.set(bytes.subarray(0, have), 100)
+  plan.set([region.address, PAGES, P, PAGE_FLAGS, FILL_FLAGS, COMMAND, 0, 100, readMost, 1, have])
   const expected = plan.slice()
   const ring = new Float64Array(16 * 4)
-  const sent = overSocket(bytes, (end) => {
+  const sent = overSocket(bytes.subarray(have), (end) => {
     same(addon.fetchPages(uffd, end, plan, requested, received, buffer, ring) >= 0, true, "an error")
   })
   const allocated = since(before)
@@ -176,8 +183,9 @@ const fuzzFetches = (random: Random): Finding => {
     placed.set(address, page)
     return P
   }
-  const link = new Bytes(bytes)
+  const link = new Bytes(bytes.subarray(have))
   const left = new Uint8Array(buffer.length)
+  left.set(bytes.subarray(0, have), 100)
   fetchOver({
     ring: new Float64Array(ring.length),
     drain: () => 0,

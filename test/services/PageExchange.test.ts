@@ -9,7 +9,7 @@ import * as Binding from "../../src/native/Binding.ts"
 import { RANGE_WORDS, type SourceBlock } from "../../src/services/GuestMemory.ts"
 import type { Link } from "../../src/services/Link.ts"
 import * as NativeLink from "../../src/services/NativeLink.ts"
-import { Answer, Fetch, LOG_WORDS } from "../../src/services/PageExchange.ts"
+import { Answer, Fetch, LOG_WORDS, Logged } from "../../src/services/PageExchange.ts"
 import { answerOver, fetchOver, sendOver } from "../../src/services/PageExchangeReference.ts"
 import { type FaultChannel, serve } from "../../src/services/Userfaultfd.ts"
 
@@ -76,6 +76,9 @@ const readAll = (link: Link): Uint8Array => {
 }
 const write = (link: Link, bytes: Uint8Array) => assert.strictEqual(link.write(bytes, 0, bytes.length), bytes.length)
 
+/** How many pages each entry of a source's log stands for, if it was pushed. */
+const pagesOf = (count: number, plan: Float64Array) => entries(plan, Answer.words, count, [3]).map(([pages]) => pages!)
+
 const entries = (plan: Float64Array, words: number, count: number, fields: ReadonlyArray<number>) =>
   Array.from({ length: count }, (_, i) => fields.map((field) => plan[words + i * LOG_WORDS + field]!))
 
@@ -92,7 +95,7 @@ for (const which of ["native", "reference"] as const) {
         ? answerOver(gather)
         : (link, ...given) => addon.answerRequests(link.descriptor!, region, ...given)
       const plan = new Float64Array(Answer.words + most * LOG_WORDS)
-      plan.set([PAGES, P, PAGE_FLAGS, FILL_FLAGS, COMMAND, 0])
+      plan.set([PAGES, P, PAGE_FLAGS, FILL_FLAGS, COMMAND, 0, PAGES, 1])
       const dirty = new Uint8Array(PAGES / 8 + 4).fill(0xff)
       const input = new Uint8Array(4096)
       const output = new Uint8Array(64 * 1024 + 128)
@@ -168,6 +171,68 @@ for (const which of ["native", "reference"] as const) {
         assert.strictEqual(link.write(rest, 0, rest.length), rest.length)
         assert.deepStrictEqual(log(1), [[1, -1, 8 + P]])
       }
+      stream.push(readAll(far))
+      assert.deepStrictEqual(concat(...stream), concat(...expected))
+    })
+
+    it("pushes what is dirty from the cursor on, neighbours as one entry, until nothing is left", () => {
+      const { dirty, far, log, plan, run } = rig()
+      plan[Answer.cursor] = 20
+      for (const page of [22, 23]) dirty[page >> 3]! &= ~(1 << (page & 7))
+      assert.strictEqual(run(), 3)
+      // A chunk ends with the page that makes it 32 KiB.
+      assert.deepStrictEqual(log(3), [[20, 0, 2 * (8 + P)], [24, 1, 6 * (8 + P) + 9], [31, 0, 8 + P]])
+      assert.deepStrictEqual(pagesOf(3, plan), [2, 7, 1])
+      const pages = [20, 21, 24, 25, 26, 27, 28, 29, 30, 31]
+      assert.deepStrictEqual(readAll(far), concat(...pages.map(recordOf)))
+      assert.deepStrictEqual([plan[Answer.cursor], plan[Answer.full], plan[Answer.pendingEnd]], [PAGES, 0, 0])
+    })
+
+    it("answers before it pushes, and goes on behind the page that was asked for", () => {
+      const { far, log, plan, run } = rig()
+      plan[Answer.cursor] = 4
+      write(far, request([29]))
+      assert.strictEqual(run(), 2)
+      assert.deepStrictEqual(log(2), [[29, -1, 8 + P], [30, 0, 2 * (8 + P)]])
+      assert.deepStrictEqual(readAll(far), concat(recordOf(29), recordOf(30), recordOf(31)))
+    })
+
+    it("pushes and leaves all requests where it may not answer", () => {
+      const { far, input, log, plan, run } = rig()
+      plan[Answer.cursor] = 30
+      plan[Answer.answers] = 0
+      assert.strictEqual(run(), 1)
+      assert.deepStrictEqual(log(1), [[30, 0, 2 * (8 + P)]])
+      write(far, request([5]))
+      assert.strictEqual(run(), 0)
+      assert.deepStrictEqual(input.slice(0, plan[Answer.unhandled]), request([5]))
+    })
+
+    it("leaves a request of a page that it has pushed itself", () => {
+      const { far, input, plan, run } = rig()
+      plan[Answer.cursor] = 31
+      write(far, concat(request([30]), request([31]), request([30])))
+      assert.strictEqual(run(), 2)
+      assert.deepStrictEqual(input.slice(0, plan[Answer.unhandled]), request([30]))
+    })
+
+    it("says when the link is full, and has logged what the link or the caller has", () => {
+      const { dirty, far, link, log, output, plan, run } = rig()
+      const expected: Array<Uint8Array> = []
+      let full = false
+      for (let round = 0; round < 100 && !full && plan[Answer.pendingEnd] === 0; round++) {
+        plan[Answer.cursor] = 8
+        const n = run()
+        full = plan[Answer.full] === 1
+        for (const [i, [first]] of log(n).entries()) {
+          for (let page = first!; page < first! + pagesOf(n, plan)[i]!; page++) expected.push(recordOf(page))
+        }
+        assert.isTrue(dirty.every((byte) => byte === 0xff))
+      }
+      const stream = [readAll(far)]
+      const rest = output.slice(plan[Answer.pendingAt]!, plan[Answer.pendingEnd]!)
+      assert.isTrue(full || rest.length > 0)
+      if (rest.length > 0) assert.strictEqual(link.write(rest, 0, rest.length), rest.length)
       stream.push(readAll(far))
       assert.deepStrictEqual(concat(...stream), concat(...expected))
     })
@@ -259,13 +324,14 @@ for (const which of ["native", "reference"] as const) {
       const buffer = new Uint8Array(8 * P)
       const requested = new Uint8Array(PAGES / 8)
       const received = new Uint8Array(PAGES / 8)
-      plan.set([region.address, PAGES, P, PAGE_FLAGS, FILL_FLAGS, COMMAND, 0, 100, 4 * P, 1])
+      plan.set([region.address, PAGES, P, PAGE_FLAGS, FILL_FLAGS, COMMAND, 0, 100, 6 * P, 1, 0])
       const run = () => {
         const n = fetch(link, plan, requested, received, buffer)
         // What the caller does with the log.
-        for (const [kind, page] of entries(plan, Fetch.words, Math.max(0, n), [0, 1])) {
-          const bits = kind === 0 ? requested : received
-          bits[page! >> 3]! |= 1 << (page! & 7)
+        for (const [kind, first, pages] of entries(plan, Fetch.words, Math.max(0, n), [0, 1, 3])) {
+          const bits = kind === Logged.asked ? requested : received
+          const past = first! + (kind! >= Logged.run ? pages! : 1)
+          for (let page = first!; page < past; page++) bits[page >> 3]! |= 1 << (page & 7)
         }
         return n
       }
@@ -339,7 +405,6 @@ for (const which of ["native", "reference"] as const) {
     })
 
     const strangers: ReadonlyArray<readonly [what: string, bytes: Uint8Array]> = [
-      ["a page that nobody asked for", recordOf(6)],
       ["flags of another kind", record(5, 0x08, contentOf(5))],
       ["a page beyond the block", record(PAGES, PAGE_FLAGS, contentOf(5))],
       ["the end of the stream of pages", record(0, 0x10, new Uint8Array(0))]
@@ -358,6 +423,64 @@ for (const which of ["native", "reference"] as const) {
         await reading
       })
     }
+
+    it("installs pages that nobody asked for, neighbours as one entry", async () => {
+      const { far, log, plan, requested, run, threads: [one], unhandled } = await rig()
+      const zeros = record(6, FILL_FLAGS, new Uint8Array(1))
+      write(far, concat(recordOf(4), recordOf(5), zeros, recordOf(7), recordOf(9)))
+      let n = 0
+      const all: Array<ReadonlyArray<number>> = []
+      // As much as the buffer has room for, at a time.
+      while ((n = run()) > 0) all.push(...log(n))
+      assert.deepStrictEqual(all, [[2, 4, 2], [3, 6, 1], [2, 7, 1], [2, 9, 1]])
+      assert.deepStrictEqual([unhandled().length, plan[Fetch.bytesOut]], [0, 0])
+      assert.strictEqual(requested[0], 0)
+      for (const page of [4, 5, 7, 9]) assert.strictEqual(await one.byte(page * P + 3), contentOf(page)[3])
+      assert.strictEqual(await one.byte(6 * P + 3), 0)
+    })
+
+    it("installs runs of one byte and of zeros", async () => {
+      const { far, log, run, threads: [one] } = await rig()
+      const fills = (byte: number, first: number, count: number) =>
+        Array.from({ length: count }, (_, i) => record(first + i, FILL_FLAGS, Uint8Array.of(byte)))
+      write(far, concat(...fills(7, 0, 5), ...fills(0, 5, 20), ...fills(0, 26, 2)))
+      assert.strictEqual(run(), 3)
+      assert.deepStrictEqual(log(3), [[3, 0, 5], [3, 5, 20], [3, 26, 2]])
+      assert.deepStrictEqual([await one.byte(4 * P), await one.byte(24 * P), await one.byte(27 * P + 1)], [7, 0, 0])
+    })
+
+    it("ends a run before a page that was asked for, and tells it from the others", async () => {
+      const { far, log, run, runOnFault, threads: [one], unhandled } = await rig()
+      const reading = one.byte(5 * P)
+      await runOnFault()
+      write(far, concat(recordOf(4), recordOf(5), recordOf(6)))
+      assert.strictEqual(run(), 3)
+      assert.deepStrictEqual(log(3), [[2, 4, 1], [1, 5, 0], [2, 6, 1]])
+      assert.strictEqual(unhandled().length, 0)
+      await reading
+    })
+
+    it("leaves a page that came in the same call, in a run or before one", async () => {
+      const { far, log, run, unhandled } = await rig()
+      write(far, concat(recordOf(4), recordOf(5), recordOf(4)))
+      assert.strictEqual(run(), 1)
+      assert.deepStrictEqual(unhandled(), recordOf(4))
+      write(far, concat(recordOf(8), recordOf(7), recordOf(8)))
+      assert.strictEqual(run(), 2)
+      assert.deepStrictEqual([log(2), unhandled()], [[[2, 8, 1], [2, 7, 1]], recordOf(8)])
+    })
+
+    it("goes on with bytes that are there already", async () => {
+      const { buffer, far, log, plan, run, threads: [one], unhandled } = await rig()
+      const bytes = recordOf(5)
+      buffer.set(bytes.subarray(0, 700), 100)
+      plan[Fetch.have] = 700
+      write(far, concat(bytes.subarray(700), recordOf(6)))
+      assert.strictEqual(run(), 1)
+      assert.deepStrictEqual([log(1), unhandled().length], [[[2, 5, 2]], 0])
+      assert.strictEqual(plan[Fetch.bytesIn], 2 * (8 + P))
+      assert.strictEqual(await one.byte(5 * P + 7), contentOf(5)[7])
+    })
 
     it("leaves faults where it may not ask, or the page was asked for or received", async () => {
       const { addressOf, channel, far, plan, received, requested, runOnFault, threads: [one, two] } = await rig()
