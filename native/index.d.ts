@@ -426,18 +426,23 @@ export function busyPoll(
  * is a command byte, be32 count (1 to 16) and as many be64 page numbers; its answer is, for each page, a be64 (the
  * page's offset in the region | `pageFlags`) and the page, or (offset | `fillFlags`) and the one byte that it repeats.
  *
- * Waits for requests without sleeping, `nanos` at most for each and 2 ms in all, and answers those of pages whose bit is
+ * Waits for requests without sleeping, `nanos` at most for each and 8 ms in all, and answers those of pages whose bit is
  * set in `dirty` (bit `i & 7` of byte `i >> 3`) from `region`, as long as the socket takes all of an answer. Anything
  * else ends the call, unanswered: bytes that are no such request, a page whose bit is clear or that is logged already, the
- * end of the stream, an error. Changes nothing but `plan`, `input` and `output`; the caller clears the bits.
+ * end of the stream, an error. While nobody asks it pushes pages whose bit is set, in chunks of 32 KiB or 128 pages, from
+ * a cursor on, which goes on at the page last asked for. Changes nothing but `plan`, `input` and `output`; the caller
+ * clears the bits.
  *
  * `plan`, in: 0 pages, 1 page size (a power of two, bytes), 2 `pageFlags`, 3 `fillFlags` (both below the page size), 4
- * command, 5 `nanos` (0: one look). Out: 6 bytes at the beginning of `input` that are not dealt with; 7, 8 where in
- * `output` the bytes begin and end that the socket has not taken; 9 bytes of the requests answered; 10 whether others want
- * the CPU; 11 entries of the log, which begins at 12: page, its byte or -1, bytes of its answer, CLOCK_MONOTONIC
- * nanoseconds. It has room for at least 16 entries. `input` holds at least 133 bytes, `output` one page and 8.
+ * command, 5 `nanos` (0: one look), 6 the cursor, a page (the number of pages: nothing is pushed), 7 whether requests are
+ * answered (0: whatever comes ends the call). Out: 6 the cursor; 8 bytes at the beginning of `input` that are not dealt
+ * with; 9, 10 where in `output` the bytes begin and end that the socket has not taken; 11 bytes of the requests answered;
+ * 12 whether others want the CPU; 13 whether the socket took nothing of what was to be pushed; 14 entries of the log,
+ * which begins at 15: a page that was asked for, its byte or -1, bytes of its answer, 0; or the first of some pages that
+ * were pushed, how many of them went as one byte, bytes of their records, how many they are. It has room for at least 16
+ * entries. `input` holds at least 133 bytes, `output` one page and 8.
  *
- * @returns pages answered; -EBADF when the link or the region is closed, -ESTALE when the memory's owner is gone
+ * @returns entries of the log; -EBADF when the link or the region is closed, -ESTALE when the memory's owner is gone
  * @throws RangeError for a plan that cannot be carried out
  */
 export function answerRequests(
@@ -451,20 +456,21 @@ export function answerRequests(
 
 /**
  * The other half, see {@link answerRequests}: reads faults of one range, asks for their pages, and installs the answers
- * by COPY or ZEROPAGE, without JavaScript between. Waits without sleeping for faults and answers, `nanos` at most for each and
- * 2 ms in all. A page is asked for when its bit is clear in `requested` and in
- * `received`, and installed when it is set in `requested` (or was asked for by this call) and clear in `received`.
- * Anything else ends the call: other events, faults on other pages, bytes that are no such answer, an answer that the
- * kernel puts off, the end of the stream, an error. Changes nothing but `plan`, `buffer` and `ring`; the caller sets
- * the bits.
+ * by COPY or ZEROPAGE, without JavaScript between. Waits without sleeping for faults and answers, `nanos` at most for each
+ * and 8 ms in all. A page is asked for when its bit is clear in `requested` and in `received`. Whatever page comes whose
+ * bit is clear in `received` is installed; neighbours that nobody asked for together, up to 64 KiB or 256 pages of zeros.
+ * Anything else ends the call: other events, faults on other pages, bytes that are no such page, one that the kernel puts
+ * off, the end of the stream, an error. Changes nothing but `plan`, `buffer` and `ring`; the caller sets the bits.
  *
  * `plan`, in: 0 address of the range, 1 pages, 2 page size (a power of two, 64 KiB at most), 3 `pageFlags`, 4
- * `fillFlags`, 5 command, 6 `nanos` (0: one look), 7 where in `buffer` to read to, 8 bytes to read at once (a page and 8
- * at least), 9 whether it may ask; if not, faults go to the ring. Out: 10 events in `ring`, as of {@link readEvents}; 11
- * bytes in `buffer` from where it read that are not dealt with; 12 bytes at the end of `buffer`: the rest of a request,
- * which the socket has not taken; 13 bytes of the answers dealt with; 14 bytes of requests sent; 15 whether others want
- * the CPU; 16 entries of the log, which begins at 17: 0 asked or 1 placed, page, CLOCK_MONOTONIC nanoseconds, 1 for a placed one that was one byte. It has room for at least 32 entries, `ring` for 16 events, and `buffer` for 133
- * bytes behind what is read.
+ * `fillFlags`, 5 command, 6 `nanos` (0: one look), 7 where in `buffer` to read to, 8 bytes there at most (a page and 8
+ * more than are there already), 9 whether it may ask; if not, faults go to the ring; 10 bytes that are there already. Out:
+ * 11 events in `ring`, as of {@link readEvents}; 12 bytes in `buffer`, from where it read, that are not dealt with; 13
+ * bytes at the end of `buffer`: the rest of a request, which the socket has not taken; 14 bytes of the pages dealt with;
+ * 15 bytes of requests sent; 16 whether others want the CPU; 17 entries of the log, which begins at 18: 0 (asked for), page,
+ * CLOCK_MONOTONIC nanoseconds, 0; 1 (came), page, nanoseconds, 1 if it was one byte; or 2, and 3 if they were of one byte
+ * (came unasked), first page, nanoseconds, how many. It has room for at least 32 entries, `ring` for 16 events, and
+ * `buffer` for 133 bytes behind what is read.
  *
  * @returns entries of the log; -EBADF when one is closed, -ENOTTY when `uffd` is no userfaultfd
  * @throws RangeError for a plan that cannot be carried out

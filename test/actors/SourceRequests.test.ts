@@ -41,6 +41,23 @@ describe("the source's requests", () => {
       ])
     }))
 
+  it.effect("a request that comes while pages are pushed past the sender is served at once", () =>
+    Effect.gen(function*() {
+      let calls = 0
+      const rig = yield* SourceRig.make({
+        blocks,
+        // The link takes everything, and says nothing more: what is not sent in this turn is never sent.
+        wrap: (link) => ({ ...link, watch: (readable) => link.watch(readable, false) }),
+        quickly: (sender) => {
+          if (calls++ === 0) sender.serve({ _tag: "ServePages", idstr: "pc.ram", pages: [7] })
+          return true
+        }
+      })
+      yield* rig.begin
+      yield* until("the page", () => rig.arrived.length > 0)
+      assert.deepStrictEqual(rig.pagesOf("pc.ram"), [7])
+    }))
+
   it.effect("a request may come in pieces of one byte", () =>
     Effect.gen(function*() {
       const rig = yield* SourceRig.make({ blocks, background: false })

@@ -33,6 +33,8 @@ export interface Options {
   readonly link?: LinkMemory.Options
   /** Replaces the source's end of the link. */
   readonly wrap?: (link: Link) => Link
+  /** What pushes pages past the sender. */
+  readonly quickly?: (sender: SourceSender.SourceSender) => boolean
   /** Replaces a block as the sender reads it. */
   readonly wrapBlock?: (block: SourceBlock) => SourceBlock
 }
@@ -127,7 +129,8 @@ export const make = Effect.fnUntraced(function*(options: Options) {
         sender.pump()
       })
       link.watch(true, false)
-      sender.begin(receiver)
+      const { quickly } = options
+      sender.begin(receiver, quickly && (() => quickly(sender)))
       yield* Effect.forkScoped(rate.ticks(sender.pump), { startImmediately: true })
       yield* Effect.forkScoped(sender.holds, { startImmediately: true })
       return yield* Effect.forkScoped(sender.run, { startImmediately: true })

@@ -280,7 +280,19 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   ),
   "quick-twice": mutant(
     "a page that was answered the quick way stays dirty",
-    change("actors/SourceSender.ts", "        if (state.dirty.testAndClear(plan[word]!)) dirty--\n", "")
+    change(
+      "actors/SourceSender.ts",
+      "        if (state.dirty.testAndClear(page)) dirty--\n        onDemand++\n",
+      "        onDemand++\n"
+    )
+  ),
+  "quick-pushed": mutant(
+    "pages that were pushed the quick way stay dirty",
+    change("actors/SourceSender.ts", "          state.dirty.clearRun(page, pushed)\n          dirty -= pushed\n", "")
+  ),
+  "quick-rewind": mutant(
+    "a record that the ordinary way has begun is ended the quick way, and again",
+    change("actors/QuickPages.ts", "    reader.rewind()\n", "")
   ),
   "staged-removed": mutant(
     "what comes for a removed page of a memfd is written to it",
