@@ -49,7 +49,7 @@ describe("the source's requests", () => {
         // The link takes everything, and says nothing more: what is not sent in this turn is never sent.
         wrap: (link) => ({ ...link, watch: (readable) => link.watch(readable, false) }),
         quickly: (sender) => {
-          if (calls++ === 0) sender.serve({ _tag: "ServePages", idstr: "pc.ram", pages: [7] })
+          if (calls++ === 0) sender.serve({ _tag: "OnDemand", idstr: "pc.ram", pages: [7] })
           return true
         }
       })
