@@ -490,8 +490,8 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
       states.pushed(pages.targetBase + first, count)
       pages.table.placed(first, count)
       // Who waits for one of them was not heard by the source yet.
-      if (pages.since.size > 0) for (let i = 0; i < count; i++) answered(pages, first + i, at)
-      if (trigger) for (let i = 0; i < count; i++) triggers.push(pages.base + first + i)
+      if (pages.since.size > 0) { for (let i = 0; i < count; i++) answered(pages, first + i, at) }
+      if (trigger) { for (let i = 0; i < count; i++) triggers.push(pages.base + first + i) }
     },
     onUnsent: flush,
     onEvents: (count) => {

@@ -4,10 +4,11 @@
  */
 import type { Descriptor } from "userfaultfd-napi"
 import * as Binding from "../../src/native/Binding.ts"
+import { answerOver } from "../../src/services/AnswerReference.ts"
+import { fetchOver } from "../../src/services/FetchReference.ts"
 import { fromBytes } from "../../src/services/GuestMemory.ts"
 import { AGAIN, type Link } from "../../src/services/Link.ts"
 import { Answer, Fetch, LOG_WORDS } from "../../src/services/PageExchange.ts"
-import { answerOver, fetchOver } from "../../src/services/PageExchangeReference.ts"
 import { type Finding, inUse, same, since } from "./Finding.ts"
 import { mutated } from "./Mutation.ts"
 import type { Random } from "./Random.ts"

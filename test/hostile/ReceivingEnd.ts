@@ -10,7 +10,7 @@ import type { LoadedBlock, Vcpu } from "../../src/guests/Vcpu.ts"
 import { loadState } from "../../src/LoadState.ts"
 import { RunningGuest } from "../../src/RunningGuest.ts"
 import * as DaemonCounters from "../../src/services/DaemonCounters.ts"
-import { fetchOver } from "../../src/services/PageExchangeReference.ts"
+import { fetchOver } from "../../src/services/FetchReference.ts"
 import {
   Event,
   EVENT_WORDS,

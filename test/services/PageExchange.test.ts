@@ -6,11 +6,12 @@ import * as Uffd from "userfaultfd-napi"
 import { afterEach, assert, describe, it } from "vitest"
 import { Toucher } from "../../native/test/Toucher.ts"
 import * as Binding from "../../src/native/Binding.ts"
+import { answerOver, sendOver } from "../../src/services/AnswerReference.ts"
+import { fetchOver } from "../../src/services/FetchReference.ts"
 import { RANGE_WORDS, type SourceBlock } from "../../src/services/GuestMemory.ts"
 import type { Link } from "../../src/services/Link.ts"
 import * as NativeLink from "../../src/services/NativeLink.ts"
 import { Answer, Fetch, LOG_WORDS, Logged } from "../../src/services/PageExchange.ts"
-import { answerOver, fetchOver, sendOver } from "../../src/services/PageExchangeReference.ts"
 import { type FaultChannel, serve } from "../../src/services/Userfaultfd.ts"
 
 const P = 4096

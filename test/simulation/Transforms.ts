@@ -59,11 +59,12 @@ export const limits: ReadonlyArray<Change> = [
   ...limit("actors/PageInstaller.ts", "MAX_ZEROPAGE", "64 * 1024"),
   ...limit("actors/UmemDaemon.ts", "MAX_TRIGGER_PAGES", "256"),
   ...limit("actors/UmemDaemon.ts", "RETRY_MILLIS", "1"),
-  ...limit("services/PageExchangeReference.ts", "CHUNK", "32 * 1024"),
-  ...limit("services/PageExchangeReference.ts", "MOST_PUSHED", "128"),
-  ...limit("services/PageExchangeReference.ts", "MOST_BYTES", "65536"),
-  ...limit("services/PageExchangeReference.ts", "MOST_ZEROS", "256"),
-  ...limit("services/PageExchangeReference.ts", "MOST_LOOKS", "256"),
+  ...limit("services/AnswerReference.ts", "CHUNK", "32 * 1024"),
+  ...limit("services/AnswerReference.ts", "MOST_PUSHED", "128"),
+  ...limit("services/FetchReference.ts", "MOST_BYTES", "65536"),
+  ...limit("services/FetchReference.ts", "MOST_ZEROS", "256"),
+  ...limit("services/AnswerReference.ts", "MOST_LOOKS", "256"),
+  ...limit("services/FetchReference.ts", "MOST_LOOKS", "256"),
   ...limit("protocol/umem/RamStream.ts", "BUFFER_BYTES", "128 * 1024")
 ]
 
