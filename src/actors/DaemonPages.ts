@@ -14,22 +14,18 @@ import { type BusyPoll, lingering, type Quick, Ready } from "../services/BusyPol
 import type { DaemonCounters } from "../services/DaemonCounters.ts"
 import { AGAIN, type Link } from "../services/Link.ts"
 import { PageStates } from "../services/PageStates.ts"
-import { Event, EVENT_WORDS, type FaultChannel, type RegisteredBlock } from "../services/Userfaultfd.ts"
+import { EVENT_WORDS, type FaultChannel, type RegisteredBlock } from "../services/Userfaultfd.ts"
 import * as Blocks from "./BlockPages.ts"
+import { FaultIntake } from "./FaultIntake.ts"
+import * as PageArrivals from "./PageArrivals.ts"
 import { PageInstaller } from "./PageInstaller.ts"
 import * as QuickPages from "./QuickPages.ts"
-import { MAX_ASKED, RequestBacklog } from "./RequestBacklog.ts"
+import { RequestBacklog } from "./RequestBacklog.ts"
 
 type BlockPages = Blocks.BlockPages
 
 /** Bytes read from the link in one turn of the event loop. */
 const READ_BYTES = 128 * 1024
-/** Pages installed between two looks at the userfaultfd: what a fault waits for at most. */
-const PAGES_BETWEEN_LOOKS = 16
-/** The same for zeros, which cost a tenth. */
-const ZEROS_BETWEEN_LOOKS = 256
-/** Fault events looked at in one turn. */
-const MAX_REQUESTS = 33280
 
 export interface Options {
   readonly uffd: FaultChannel
@@ -83,19 +79,24 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
 
   const input = new ReceiveBuffer(0, 2 * READ_BYTES)
   const reader = new RamReader(input, { blocks: options.blocks, targetPageSize, phase: "postcopy" })
-  const fillBytes = new Uint8Array(PAGES_BETWEEN_LOOKS * targetPageSize)
-  let filled = 0
   let eosSeen = false
   let inputEnded = false
   let failure: { readonly detail: string; readonly lost: boolean } | undefined
   let completeTold = false
   const triggers: Array<number> = []
   let takenCount = 0
-  const faults: Array<number> = []
-  /** Milliseconds at the last fault: soon after it comes its answer, and after that the guest's next fault. */
-  let faultAt = -Infinity
 
   const backlog = new RequestBacklog({ link, blocks, counters, onEoc: wake })
+  const intake = new FaultIntake({
+    uffd,
+    blocks,
+    backlog,
+    installer: () => installer,
+    counters,
+    states,
+    now,
+    onRemoved: (start, end) => removeRange(start, end)
+  })
 
   const watch = () => {
     const reading = !inputEnded && failure === undefined && installer.idle
@@ -115,28 +116,20 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
 
   // ------------------------------------------------------------------------------------------------ installing
 
-  const answered = (pages: BlockPages, host: number, at = now()) => {
-    const since = pages.since.get(host)
-    if (since === undefined) return
-    pages.since.delete(host)
-    counters.add("outstanding", -1)
-    counters.fault((at - since) * 1000)
-  }
-
   const placed = (pages: BlockPages, host: number, at?: number) => {
     pages.table.installed(host)
-    answered(pages, host, at)
+    intake.answered(pages, host, at)
     if (trigger) triggers.push(pages.base + host)
   }
 
   const installer: PageInstaller = new PageInstaller({
     uffd,
-    readEvents: () => readEvents(),
+    readEvents: () => intake.read(),
     onPlaced: (pages, host) => placed(pages, host),
     onGone: (pages, host) => {
       if (failure === undefined) remove(pages, host, 1)
     },
-    onZeroed: (pages, host) => answered(pages, host),
+    onZeroed: (pages, host) => intake.answered(pages, host),
     fail: (detail) => fail(detail, false)
   })
 
@@ -174,220 +167,34 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     checkComplete()
   }
 
-  // ------------------------------------------------------------------------------------------------ faults
-
-  /** Removals apply at once, whatever came first; faults are kept for `serveFaults`. */
-  const take = (count: number) => {
-    const { ring } = uffd
-    for (let i = 0, at = 0; i < count; i++, at += EVENT_WORDS) {
-      if (ring[at] === Event.Remove || ring[at] === Event.Unmap) removeRange(ring[at + 1]!, ring[at + 2]!)
-      else if (ring[at] === Event.PageFault) faults.push(ring[at + 2]!)
-    }
-  }
-
-  const readEvents = () => {
-    const full = uffd.ring.length / EVENT_WORDS
-    while (faults.length < MAX_REQUESTS) {
-      const n = uffd.drain()
-      if (n > 0) take(n)
-      // A read that does not fill the ring has read all there is.
-      if (n < full) return
-    }
-  }
-
-  let asking: BlockPages | undefined
-  const asked: Array<number> = []
-  const ask = () => {
-    if (asking !== undefined && asked.length > 0) backlog.ask(asking, asked)
-    asked.length = 0
-    asking = undefined
-  }
-
-  const find = (address: number): BlockPages | undefined => {
-    for (const pages of blocks) {
-      const host = Math.floor((address - pages.block.address) / pages.block.hostPageSize)
-      if (host >= 0 && host < pages.table.geometry.hostPages) return pages
-    }
-    return undefined
-  }
-
-  const waits = (pages: BlockPages, host: number, at: number) => {
-    if (pages.since.has(host)) return
-    pages.since.set(host, at)
-    counters.add("outstanding", 1)
-  }
-
-  const requested = ({ table, targetBase }: BlockPages) => {
-    for (let i = 0; i < table.newTargets.length; i++) states.requested(targetBase + table.newTargets[i]!)
-  }
-
-  const serveFault = (address: number) => {
-    const pages = find(address)
-    if (pages === undefined) return
-    const { address: base, hostPageSize } = pages.block
-    const host = Math.floor((address - base) / hostPageSize)
-    const answer = pages.table.fault(host)
-    if (answer === "installed") {
-      installer.present(pages, base + host * hostPageSize)
-      return
-    }
-    if (answer === "removed") {
-      installer.zero(pages, host)
-      return
-    }
-    waits(pages, host, now())
-    if (answer === "known") return
-    requested(pages)
-    if (!backlog.open) {
-      // Not asked for yet: should the guest give the page back meanwhile, the source has to be told.
-      pages.table.unrequest()
-      backlog.noteFault(pages, host)
-      return
-    }
-    if (asking !== pages) ask()
-    asking = pages
-    for (let i = 0; i < pages.table.newTargets.length; i++) asked.push(pages.table.newTargets[i]!)
-    if (asked.length >= MAX_ASKED) ask()
-  }
-
   const serveFaults = () => {
-    if (faults.length > 0) faultAt = now()
-    for (let i = 0; i < faults.length; i++) serveFault(faults[i]!)
-    faults.length = 0
-    ask()
+    intake.serve()
     flush()
   }
 
   // ------------------------------------------------------------------------------------------------ records
 
-  /**
-   * Keeps the bytes of a target page until its host pages go in: in the memfd, or where it is the smaller in a buffer for
-   * the whole host page. `undefined` is zeros, which a memfd has of its own accord.
-   */
-  const keep = (pages: BlockPages, target: number, bytes: Uint8Array | undefined) => {
-    const { assembly, block, table } = pages
-    const { hostPageSize, length, mode } = block
-    const host = table.firstHost(target)
-    if (mode === "continue") {
-      if (bytes === undefined) return
-      const end = Math.min((target + 1) * targetPageSize, length)
-      for (let at = target * targetPageSize, page = host; at < end; page++) {
-        const n = Math.min((page + 1) * hostPageSize, end) - at
-        // Of a target page that is larger a part may have been given back.
-        if (!table.isRemoved(page)) installer.stage(pages, page, at, bytes, at - target * targetPageSize, n)
-        at += n
-      }
-      return
-    }
-    if (targetPageSize >= hostPageSize) return
-    let assembled = assembly.get(host)
-    if (assembled === undefined) {
-      assembled = new Uint8Array(hostPageSize)
-      assembly.set(host, assembled)
-    }
-    if (bytes !== undefined) assembled.set(bytes, (target - table.firstTarget(host)) * targetPageSize)
-  }
-
-  /** Takes one target page (`undefined`: zeros) and installs every host page that it completes. */
-  const arrive = (pages: BlockPages, target: number, bytes: Uint8Array | undefined, isFill: boolean) => {
-    const { assembly, block, table } = pages
-    if (!table.wants(target)) return
-    counters.add(table.isRequested(target) ? "onDemand" : "background", 1)
-    states.received(pages.targetBase + target)
-    if (isFill) counters.add("fill", 1)
-    keep(pages, target, bytes)
-    if (table.received(target) === "stage") return
-    const first = table.firstHost(target)
-    const end = table.endHost(target)
-    const assembled = assembly.get(first)
-    if (assembled !== undefined) assembly.delete(first)
-    for (let host = first, at = 0; host < end; host++, at += block.hostPageSize) {
-      if (table.installable(host)) installer.install(pages, host, assembled ?? bytes, at)
-    }
-  }
-
-  /**
-   * Takes a run of neighbouring target pages of a block of which each is one host page of mode "copy"; they lie `stride`
-   * apart in `bytes`. The run goes in by one call as far as the kernel takes it.
-   */
-  const arriveRun = (
-    pages: BlockPages,
-    first: number,
-    count: number,
-    bytes: Uint8Array | undefined,
-    at: number,
-    stride: number,
-    isFill: boolean
-  ) => {
-    const { table } = pages
-    for (let i = 0; i < count;) {
-      const wanted = table.wanted(first + i, count - i)
-      if (wanted === 0) {
-        i++
-        continue
-      }
-      let requested = 0
-      for (let j = 0; j < wanted; j++) {
-        if (table.isRequested(first + i + j)) requested++
-        table.received(first + i + j)
-        states.received(pages.targetBase + first + i + j)
-      }
-      counters.add("onDemand", requested)
-      counters.add("background", wanted - requested)
-      if (isFill) counters.add("fill", wanted)
-      const start = at + i * stride
-      const inPlace = installer.installRun(pages, first + i, wanted, bytes, start, stride)
-      for (let j = 0; j < inPlace; j++) placed(pages, first + i + j)
-      for (let j = inPlace; j < wanted; j++) {
-        // A removal that was read meanwhile may be of this page.
-        if (table.installable(first + i + j)) installer.install(pages, first + i + j, bytes, start + j * stride)
-      }
-      i += wanted
-    }
-  }
-
-  /**
-   * Makes the first `count` pages of `fillBytes` repeat a byte. SAFETY: they serve all fills: COPY has taken the bytes, or
-   * the installer a copy of them, before the next record.
-   */
-  const repeat = (byte: number, count: number) => {
-    if (fillBytes[0] !== byte) filled = 0
-    if (filled < count) fillBytes.fill(byte, filled * targetPageSize, count * targetPageSize)
-    filled = Math.max(filled, count)
-  }
-
-  /** Takes the page or fill that the reader has found, and what follows of the same kind. How many pages. */
-  const takeRecords = (read: Read): number => {
-    const pages = blocks[reader.blockIndex]!
-    const target = reader.address / targetPageSize
-    const isFill = read === Read.Fill
-    const { byte, dataAt, stride } = reader
-    const zeros = isFill && byte === 0
-    const alike = pages.block.mode === "copy" && pages.block.hostPageSize === targetPageSize
-    const count = alike ? 1 + reader.more((zeros ? ZEROS_BETWEEN_LOOKS : PAGES_BETWEEN_LOOKS) - 1) : 1
-    if (isFill && !zeros) repeat(byte, count)
-    if (!alike) {
-      const bytes = isFill
-        ? fillBytes.subarray(0, targetPageSize)
-        : input.bytes.subarray(dataAt, dataAt + targetPageSize)
-      arrive(pages, target, zeros ? undefined : bytes, isFill)
-      return 1
-    }
-    if (isFill) arriveRun(pages, target, count, zeros ? undefined : fillBytes, 0, targetPageSize, true)
-    else arriveRun(pages, target, count, input.bytes, dataAt, stride, false)
-    return zeros ? Math.ceil(count / (ZEROS_BETWEEN_LOOKS / PAGES_BETWEEN_LOOKS)) : count
-  }
+  const arrive = PageArrivals.make({
+    blocks,
+    targetPageSize,
+    input,
+    reader,
+    installer,
+    counters,
+    states,
+    onPlaced: placed
+  })
 
   const decode = () => {
     let taken = 0
     while (installer.idle && failure === undefined && !inputEnded) {
-      if (taken >= PAGES_BETWEEN_LOOKS) {
+      if (taken >= PageArrivals.PAGES_BETWEEN_LOOKS) {
         taken = 0
-        readEvents()
-        if (faults.length > 0) serveFaults()
+        intake.read()
+        if (intake.pending) serveFaults()
       }
       const read = reader.next()
-      if (read === Read.Page || read === Read.Fill) taken += takeRecords(read)
+      if (read === Read.Page || read === Read.Fill) taken += arrive(read)
       else if (read === Read.NeedMore) return
       else if (read === Read.Eos) {
         eosSeen = true
@@ -454,7 +261,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     decode()
     checkComplete()
     if (triggers.length > 0) wake()
-    if (faults.length > 0) serveFaults()
+    if (intake.pending) serveFaults()
     else watch()
   }
 
@@ -466,40 +273,16 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     input,
     reader,
     backlog,
+    intake,
     counters,
+    states,
     ready: () => !inputEnded && failure === undefined && installer.idle,
-    onAsked: (pages, host, at) => {
-      faultAt = now()
-      if (pages.table.fault(host) === "request") requested(pages)
-      waits(pages, host, at)
-    },
-    onFetched: (pages, host, micros) => {
-      const target = pages.targetBase + host
-      pages.table.fetched(host)
-      states.requested(target)
-      states.received(target)
-      counters.fault(micros)
-      if (trigger) triggers.push(pages.base + host)
-    },
-    onPlaced: (pages, host, at) => {
-      states.received(pages.targetBase + host)
-      pages.table.received(host)
-      placed(pages, host, at)
-    },
-    onPushed: (pages, first, count, at) => {
-      states.pushed(pages.targetBase + first, count)
-      pages.table.placed(first, count)
-      // Who waits for one of them was not heard by the source yet.
-      if (pages.since.size > 0) { for (let i = 0; i < count; i++) answered(pages, first + i, at) }
-      if (trigger) { for (let i = 0; i < count; i++) triggers.push(pages.base + first + i) }
-    },
+    now,
+    trigger,
+    onPlaced: placed,
     onUnsent: flush,
-    onEvents: (count) => {
-      take(count)
-      serveFaults()
-    },
-    onBytes: (count, asked) => {
-      if (asked) faultAt = now()
+    onEvents: serveFaults,
+    onBytes: (count) => {
       counters.set("lastHeardMillis", clock.currentTimeMillisUnsafe())
       counters.add("bytesReceived", count)
       afterRecords()
@@ -516,11 +299,11 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     busyPoll,
     quick: lookQuickly,
     now,
-    since: () => faultAt,
+    since: () => intake.lastAt,
     active: () => failure === undefined && !inputEnded && installer.idle,
     act: (ready) => {
       if ((ready & Ready.First) !== 0) {
-        readEvents()
+        intake.read()
         serveFaults()
       }
       if ((ready & Ready.Second) !== 0) read()
@@ -540,9 +323,9 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
             fail(`the userfaultfd failed: ${errnoName(-n)}`, false)
             return
           }
-          take(n)
+          intake.take(n)
           // A burst that does not fill the ring was all there is.
-          if (n === uffd.ring.length / EVENT_WORDS) readEvents()
+          if (n === uffd.ring.length / EVENT_WORDS) intake.read()
           serveFaults()
           linger()
         },
@@ -569,7 +352,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     retryWanted: installer.retryWanted.await,
     retry: () => {
       if (failure !== undefined) return installer.giveUp()
-      readEvents()
+      intake.read()
       installer.retry(blocks)
       afterRecords()
       serveFaults()

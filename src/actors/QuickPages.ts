@@ -12,8 +12,10 @@ import { umem } from "../protocol/umem/UmemDialect.ts"
 import type { DaemonCounters } from "../services/DaemonCounters.ts"
 import type { Link } from "../services/Link.ts"
 import * as PageExchange from "../services/PageExchange.ts"
+import type { PageStates } from "../services/PageStates.ts"
 import type { FaultChannel } from "../services/Userfaultfd.ts"
 import type { BlockPages } from "./BlockPages.ts"
+import type { FaultIntake } from "./FaultIntake.ts"
 import type { RequestBacklog } from "./RequestBacklog.ts"
 
 export interface Options {
@@ -24,23 +26,23 @@ export interface Options {
   readonly input: ReceiveBuffer
   readonly reader: RamReader
   readonly backlog: RequestBacklog
+  readonly intake: FaultIntake
   readonly counters: DaemonCounters
+  readonly states: PageStates
   /** Whether pages may be installed and the link be read now. */
   readonly ready: () => boolean
-  /** A page was asked for and installed so many microseconds later. */
-  readonly onFetched: (pages: BlockPages, host: number, micros: number) => void
-  /** A thread waits for a page, which was asked for. Milliseconds. */
-  readonly onAsked: (pages: BlockPages, host: number, at: number) => void
-  /** A page that was asked for before was installed. */
-  readonly onPlaced: (pages: BlockPages, host: number, at: number) => void
-  /** So many pages from `first` on were installed that nobody had asked for. Milliseconds. */
-  readonly onPushed: (pages: BlockPages, first: number, count: number, at: number) => void
+  /** Milliseconds of a clock that never goes back. */
+  readonly now: () => number
+  /** Whether every installed page is to be told of; else those alone that somebody may wait for. */
+  readonly trigger: boolean
+  /** A host page is in place, since then (milliseconds). */
+  readonly onPlaced: (pages: BlockPages, host: number, at?: number) => void
   /** The backlog has the rest of a request. */
   readonly onUnsent: () => void
-  /** So many events are in the ring. */
-  readonly onEvents: (count: number) => void
-  /** Bytes came; what is left of them is in the input. `asked`: pages were among them that had been asked for. */
-  readonly onBytes: (count: number, asked: boolean) => void
+  /** Events were read that are to be served. */
+  readonly onEvents: () => void
+  /** Bytes came; what is left of them is in the input. */
+  readonly onBytes: (count: number) => void
 }
 
 const { Came, Fetch, LOG_WORDS, Logged } = PageExchange
@@ -55,7 +57,8 @@ const NANOS_PER_MICRO = 1e3
 export type QuickPages = (nanos: number) => number | undefined
 
 export const make = (options: Options): QuickPages => {
-  const { backlog, blocks, counters, input, link, reader, ready, targetPageSize, uffd } = options
+  const { backlog, blocks, counters, input, intake, link, now, onBytes, onEvents, onPlaced, onUnsent } = options
+  const { reader, ready, states, targetPageSize, trigger, uffd } = options
   const { fetch } = uffd
   const { simple } = umem
   if (fetch === undefined || simple === undefined || targetPageSize > MOST_PAGE_BYTES) return () => undefined
@@ -65,42 +68,75 @@ export const make = (options: Options): QuickPages => {
   plan[Fetch.fillFlags] = simple.fillFlags
   plan[Fetch.command] = simple.command
 
-  /**
-   * Carries out what the log says has happened: whether pages came that had been asked for. The guest's next fault waits
-   * meanwhile: most entries are pairs.
-   */
-  const replay = (pages: BlockPages, count: number): boolean => {
+  /** A thread waits for a page, which was asked for. */
+  const asked = (pages: BlockPages, host: number, at: number) => {
+    if (pages.table.fault(host) === "request") intake.requested(pages)
+    intake.waits(pages, host, at)
+  }
+
+  /** A page was asked for and installed so many microseconds later. */
+  const fetched = (pages: BlockPages, host: number, micros: number) => {
+    const target = pages.targetBase + host
+    pages.table.fetched(host)
+    states.requested(target)
+    states.received(target)
+    counters.fault(micros)
+    if (trigger) onPlaced(pages, host)
+  }
+
+  /** A page that was asked for before was installed. */
+  const placed = (pages: BlockPages, host: number, at: number) => {
+    states.received(pages.targetBase + host)
+    pages.table.received(host)
+    onPlaced(pages, host, at)
+  }
+
+  /** Pages were installed that nobody had asked for. */
+  const pushed = (pages: BlockPages, first: number, count: number, at: number) => {
+    states.pushed(pages.targetBase + first, count)
+    pages.table.placed(first, count)
+    // Who waits for one of them has not been asked for yet.
+    if (!trigger && pages.since.size === 0) return
+    for (let i = 0; i < count; i++) onPlaced(pages, first + i, at)
+  }
+
+  /** Carries out what the log says has happened. The guest's next fault waits meanwhile: most entries are pairs. */
+  const replay = (pages: BlockPages, count: number) => {
     const end = Fetch.words + count * LOG_WORDS
-    let placed = 0
-    let pushed = 0
+    let onDemand = 0
+    let background = 0
     let fills = 0
     for (let word: number = Fetch.words; word < end; word += LOG_WORDS) {
       const kind = plan[word]!
       const host = plan[word + 1]!
-      const at = plan[word + 2]!
+      const at = plan[word + 2]! / NANOS_PER_MILLI
+      const last = plan[word + 3]!
       const next = word + LOG_WORDS
       if (kind >= Logged.run) {
-        const count = plan[word + 3]!
-        options.onPushed(pages, host, count, at / NANOS_PER_MILLI)
-        pushed += count
-        if (kind === Logged.fillRun) fills += count
+        pushed(pages, host, last, at)
+        background += last
+        if (kind === Logged.fillRun) fills += last
         continue
       }
-      if (kind === Logged.placed) options.onPlaced(pages, host, at / NANOS_PER_MILLI)
-      else if (next < end && plan[next] === Logged.placed && plan[next + 1] === host) {
-        options.onFetched(pages, host, (plan[next + 2]! - at) / NANOS_PER_MICRO)
+      if (kind === Logged.placed) {
+        placed(pages, host, at)
+        fills += last
+      } else if (next < end && plan[next] === Logged.placed && plan[next + 1] === host) {
+        fetched(pages, host, (plan[next + 2]! - plan[word + 2]!) / NANOS_PER_MICRO)
+        fills += plan[next + 3]!
         word = next
       } else {
-        options.onAsked(pages, host, at / NANOS_PER_MILLI)
+        asked(pages, host, at)
         continue
       }
-      placed++
-      fills += plan[word + 3]!
+      onDemand++
     }
-    if (placed > 0) counters.add("onDemand", placed)
-    if (pushed > 0) counters.add("background", pushed)
+    if (onDemand > 0) {
+      counters.add("onDemand", onDemand)
+      intake.lastAt = now()
+    }
+    if (background > 0) counters.add("background", background)
     if (fills > 0) counters.add("fill", fills)
-    return placed > 0
   }
 
   return (nanos) => {
@@ -122,12 +158,12 @@ export const make = (options: Options): QuickPages => {
     const { receivedBytes, requestedBytes } = pages.table
     const logged = fetch(link, plan, requestedBytes, receivedBytes, input.bytes)
     if (logged < 0) return undefined
-    const asked = replay(pages, logged)
+    replay(pages, logged)
     const unsent = plan[Fetch.unsent]!
     counters.add("bytesSent", plan[Fetch.bytesOut]!)
     if (unsent > 0) {
       backlog.resume(input.bytes.subarray(input.bytes.length - unsent))
-      options.onUnsent()
+      onUnsent()
     }
     const passed = plan[Fetch.bytesIn]!
     const unhandled = plan[Fetch.unhandled]!
@@ -136,8 +172,11 @@ export const make = (options: Options): QuickPages => {
     input.end = input.start + unhandled
     const came = passed + unhandled - have
     const events = plan[Fetch.faults]!
-    if (events > 0) options.onEvents(events)
-    if (came > 0) options.onBytes(came, asked)
+    if (events > 0) {
+      intake.take(events)
+      onEvents()
+    }
+    if (came > 0) onBytes(came)
     return (logged + events + came > 0 ? Came.Something : Came.Nothing) |
       (plan[Fetch.contended] === 1 ? Came.Contended : 0)
   }

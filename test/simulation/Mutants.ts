@@ -224,7 +224,7 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   "lost-wakeup-duplicate": mutant(
     "the second fault on a removed page is dropped as a duplicate",
     change(
-      "actors/DaemonPages.ts",
+      "actors/FaultIntake.ts",
       "    if (answer === \"removed\") {\n",
       "    if (answer === \"removed\" && pages.assembly.has(-1 - host)) return\n" +
         "    if (answer === \"removed\") {\n      pages.assembly.set(-1 - host, new Uint8Array(0))\n"
@@ -260,7 +260,7 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   ),
   "noted-is-asked": mutant(
     "a fault that was only noted counts as asked for",
-    change("actors/DaemonPages.ts", "      pages.table.unrequest()\n", "")
+    change("actors/FaultIntake.ts", "      pages.table.unrequest()\n", "")
   ),
   "turn-ends": mutant(
     "a turn that wrote all that was encoded is the last one",
@@ -296,6 +296,6 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   ),
   "staged-removed": mutant(
     "what comes for a removed page of a memfd is written to it",
-    change("actors/DaemonPages.ts", "        if (!table.isRemoved(page)) installer.stage", "        installer.stage")
+    change("actors/PageArrivals.ts", "        if (!table.isRemoved(page)) installer.stage", "        installer.stage")
   )
 }
