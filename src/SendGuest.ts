@@ -16,6 +16,7 @@ import type { Descriptor } from "userfaultfd-napi"
 import { MAILBOX_CAPACITY, type SenderMessage } from "./actors/Mailboxes.ts"
 import * as QuickAnswers from "./actors/QuickAnswers.ts"
 import * as RequestReceiver from "./actors/RequestReceiver.ts"
+import type { Prefault } from "./actors/SourcePages.ts"
 import * as SourceSender from "./actors/SourceSender.ts"
 import * as Supervisor from "./actors/Supervisor.ts"
 import type { GuestError } from "./guests/GuestError.ts"
@@ -50,7 +51,7 @@ export interface Options {
   readonly background: boolean
   readonly maxBandwidth: number | undefined
   readonly id: string | undefined
-  readonly prefault?: SourceSender.Prefault | undefined
+  readonly prefault?: Prefault | undefined
   /** Microseconds to wait for the next request without sleeping; `undefined`: the default. */
   readonly busyPollMicros?: number | undefined
 }

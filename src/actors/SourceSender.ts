@@ -17,11 +17,12 @@ import type { SourceBlock } from "../services/GuestMemory.ts"
 import type { Link } from "../services/Link.ts"
 import { Answer, LOG_WORDS } from "../services/PageExchange.ts"
 import type { RateLimit } from "../services/RateLimit.ts"
-import { AskedPages } from "./AskedPages.ts"
+import * as LaneFill from "./LaneFill.ts"
 import type { PageServer, RequestSource, SenderMessage } from "./Mailboxes.ts"
-import { type PageName, PageOrder } from "./PageOrder.ts"
+import type { PageName } from "./PageOrder.ts"
 import * as SenderLane from "./SenderLane.ts"
 import type { BlockState } from "./SenderLane.ts"
+import { type PageSource, type Prefault, SourcePages } from "./SourcePages.ts"
 
 /** Background data encoded at once: the longest a page asked for waits in this process. */
 const BACKGROUND_CHUNK = 32 * 1024
@@ -34,10 +35,6 @@ const DEMAND_CHUNK = 64 * 1024
 const FIRST_STEPS_MILLIS = 100
 /** … that is, until it has asked for nothing for this long. Its next fault is on its way sooner than that. */
 const QUIET_MILLIS = 1
-/** Pages looked at for one buffer: those of one byte take hardly any room, but time to be read. */
-const MAX_LOOKED = 128
-/** Bytes of a record but its page: more than any has, but the first of a block. */
-const PER_PAGE = 16
 /** Bytes written in one turn of the event loop, so that timers and the control socket get theirs. */
 const TURN_BYTES = 512 * 1024
 
@@ -49,12 +46,6 @@ export interface SenderProgress {
   readonly removed: number
   readonly dirty: number
   readonly bytesSent: number
-}
-
-/** How far to run ahead of the guest, in target pages around each page asked for. */
-export interface Prefault {
-  readonly forward: number
-  readonly backward: number
 }
 
 export interface Options {
@@ -117,23 +108,6 @@ export interface SourceSender extends PageServer {
   readonly run: Effect.Effect<void, Reason>
 }
 
-/** Where pages come from, as numbers over all blocks; -1 behind the last. */
-interface PageSource {
-  readonly next: () => number
-  /** Takes back the last `next`. */
-  readonly unread: () => void
-}
-
-/** Units that the destination has whole need not be sent; one that it has a part of is sent again whole. */
-const clearUnits = ({ dirty, unit }: BlockState, received: Bitmap): void => {
-  for (let page = 0; page < dirty.length; page += unit) {
-    const last = Math.min(page + unit, dirty.length)
-    const missing = received.nextClear(page)
-    if (missing >= 0 && missing < last) continue
-    for (let one = page; one < last; one++) dirty.clear(one)
-  }
-}
-
 export const make = (options: Options): SourceSender => {
   const {
     dialect,
@@ -148,24 +122,8 @@ export const make = (options: Options): SourceSender => {
   } = options
   let { background } = options
 
-  let total = 0
-  const states: Array<BlockState> = options.blocks.map((block) => {
-    const pages = Math.ceil(block.length / targetPageSize)
-    const unit = Math.max(1, (block.hostPageSize ?? 0) / targetPageSize)
-    const state = { block, dirty: new Bitmap(pages), base: total, unit }
-    total += pages
-    return state
-  })
-  const byName = new Map(states.map((state) => [state.block.idstr, state]))
-  const asked = new AskedPages(total)
-  /** Around pages that were asked for. */
-  const near = new AskedPages(total)
-  const order = new PageOrder(states, options.first ?? [])
-  let dirty = 0
-  const askedFor: PageSource = { next: () => asked.take(), unread: () => asked.unread() }
-  const firstPages: PageSource = { next: () => order.nextFirst(), unread: () => order.unreadFirst() }
-  const nearPages: PageSource = { next: () => near.take(), unread: () => near.unread() }
-  const otherPages: PageSource = { next: () => dirty > 0 ? order.next() : -1, unread: () => order.unread() }
+  const pages = new SourcePages(options.blocks, targetPageSize, options.first ?? [], prefault)
+  const { asked, near, order, states } = pages
 
   let onDemand = 0
   let backgroundPages = 0
@@ -195,7 +153,7 @@ export const make = (options: Options): SourceSender => {
 
   const lane = (on: Link, encoder: PageEncoder, isWanted: () => boolean) => {
     const onPage = (state: BlockState, page: number, filled: boolean) => {
-      if (state.dirty.testAndClear(page)) dirty--
+      pages.sent(state, page)
       if (filled) fill++
       if (isWanted()) onDemand++
       else backgroundPages++
@@ -226,88 +184,29 @@ export const make = (options: Options): SourceSender => {
     wake()
   }
 
-  const stateOf = (global: number): BlockState => {
-    let at = states.length - 1
-    while (states[at]!.base > global) at--
-    return states[at]!
-  }
-
   const proceed = (on: SenderLane.SenderLane, limit: number): void => {
     const failed = on.proceed(limit)
     if (failed !== undefined) fail(failed)
   }
 
-  const burst = new Float64Array(SenderLane.RUN_PAGES)
   const served = new Float64Array(1)
-
-  /** Encodes at most `most` pages of one block, or one unit; how many, 0 when the source has no more. */
-  const fillOnce = (on: SenderLane.SenderLane, source: PageSource, most: number, limit: number): number => {
-    let state: BlockState | undefined
-    let count = 0
-    while (count < most) {
-      const global = source.next()
-      if (global < 0) break
-      const of = stateOf(global)
-      if (!of.dirty.test(global - of.base)) continue
-      if (count > 0 && (of !== state || of.unit > 1)) {
-        source.unread()
-        break
-      }
-      state = of
-      if (of.unit > 1) {
-        const failed = on.emit(of, global - of.base, limit)
-        if (failed !== undefined) fail(failed)
-        return of.unit
-      }
-      of.dirty.clear(global - of.base)
-      dirty--
-      burst[count++] = global - of.base
-    }
-    if (state === undefined) return 0
-    const failed = on.emitRun(state, burst, count)
-    if (failed !== undefined) fail(failed)
-    return count
-  }
+  const fillLane = LaneFill.make({ pages, targetPageSize, capacity: DEMAND_CHUNK })
 
   /** Encodes pages while the source names any and the lane has room. */
   const fillFrom = (on: SenderLane.SenderLane, source: PageSource, limit: number) => {
-    let looked = 0
-    let dense = true
-    while (on.pending() < limit && looked < MAX_LOOKED && !on.midUnit() && failure === undefined) {
-      const before = on.pending()
-      const room = Math.ceil((limit - before) / targetPageSize)
-      // Pages of one byte take no room: after a run of them the next is as long as the buffer would bear anyway.
-      const most = dense ? Math.min(room, SenderLane.RUN_PAGES) : longestRun(before)
-      const count = fillOnce(on, source, most, limit)
-      // What has gone out already was a chunk.
-      if (count === 0 || on.hasSent()) break
-      looked += count
-      dense = on.pending() - before >= targetPageSize
-    }
+    const failed = fillLane(on, source, limit)
+    if (failed !== undefined) fail(failed)
   }
-
-  /** Pages that certainly fit a lane that holds so many bytes. */
-  const longestRun = (pending: number) =>
-    Math.max(1, Math.min(SenderLane.RUN_PAGES, Math.floor((DEMAND_CHUNK - pending) / (targetPageSize + PER_PAGE))))
 
   const fillWanted = (on: SenderLane.SenderLane) => {
     if (on === main) wanted = true
-    fillFrom(on, askedFor, DEMAND_CHUNK)
+    fillFrom(on, pages.askedFor, DEMAND_CHUNK)
   }
 
   /** Encodes what nobody asked for. */
   const fillUnasked = (source: PageSource) => {
     wanted = false
     fillFrom(main, source, BACKGROUND_CHUNK)
-  }
-
-  const markAllDirty = () => {
-    for (const [i, state] of states.entries()) {
-      state.dirty.setAll()
-      const received = options.received?.[i]
-      if (received !== undefined) clearUnits(state, received)
-      dirty += state.dirty.count
-    }
   }
 
   const queueEos = () => {
@@ -330,11 +229,11 @@ export const make = (options: Options): SourceSender => {
   /** What nobody asked for, unless the budget is spent or the guest is about to ask for more. */
   const sendBackground = () => {
     if (!rate.open()) return
-    fillUnasked(firstPages)
-    if (main.pending() === 0) fillUnasked(nearPages)
+    fillUnasked(pages.first)
+    if (main.pending() === 0) fillUnasked(pages.nearby)
     if (main.pending() > 0 || !pushes()) return
     if (firstSteps(now())) held.openUnsafe()
-    else if (!pushQuickly()) fillUnasked(otherPages)
+    else if (!pushQuickly()) fillUnasked(pages.others)
   }
 
   /** Pages that were pushed past this sender fill the link; the event loop is due. */
@@ -344,35 +243,6 @@ export const make = (options: Options): SourceSender => {
     return true
   }
 
-  const want = (state: BlockState, pages: ArrayLike<number>) => {
-    askedAt = now()
-    for (let i = 0; i < pages.length; i++) {
-      const page = pages[i]!
-      if (state.dirty.test(page)) asked.add(state.base + page)
-    }
-    if (pages.length > 0) goOnBehind(state, pages)
-  }
-
-  /** Runs ahead of the guest: pages around those asked for, and the background goes on behind the last of them. */
-  const goOnBehind = (state: BlockState, pages: ArrayLike<number>) => {
-    const { backward, forward } = prefault
-    const last = state.dirty.length - 1
-    const add = (page: number) => {
-      if (page >= 0 && page <= last && state.dirty.test(page)) near.add(state.base + page)
-    }
-    for (let j = 1; j <= forward; j++) for (let i = 0; i < pages.length; i++) add(pages[i]! + j)
-    for (let j = 1; j <= backward; j++) for (let i = 0; i < pages.length; i++) add(pages[i]! - j)
-    order.goOn(state, Math.min(last, pages[pages.length - 1]! + forward))
-  }
-
-  const clear = (state: BlockState, pages: ArrayLike<number>) => {
-    for (let i = 0; i < pages.length; i++) {
-      if (!state.dirty.testAndClear(pages[i]!)) continue
-      dirty--
-      removed++
-    }
-  }
-
   /** Carries out what a transition asks for. `request` is the event's, if it was one. */
   const advance = (event: PoState.PoEvent, request?: PagesAsked) => {
     const { actions, state } = PoState.transition(po, event)
@@ -380,10 +250,11 @@ export const make = (options: Options): SourceSender => {
     for (const action of actions) {
       switch (action) {
         case "ServePages":
-          want(byName.get(request!.idstr)!, request!.pages)
+          askedAt = now()
+          pages.want(request!.idstr, request!.pages)
           break
         case "ClearDirty":
-          clear(byName.get(request!.idstr)!, request!.pages)
+          removed += pages.giveUp(request!.idstr, request!.pages)
           break
         case "SendBackground":
           sendBackground()
@@ -403,9 +274,9 @@ export const make = (options: Options): SourceSender => {
       if (main.midUnit()) proceed(main, BACKGROUND_CHUNK)
       else if (quick === main) fillWanted(main)
       if (main.pending() > 0) return
-      if (dirty === 0 && (quick.midUnit() || quick.pending() > 0)) return
+      if (pages.dirty === 0 && (quick.midUnit() || quick.pending() > 0)) return
     }
-    advance({ _tag: "Tick", background: pushes() || order.hasFirst || !near.empty, dirty })
+    advance({ _tag: "Tick", background: pushes() || order.hasFirst || !near.empty, dirty: pages.dirty })
   }
 
   const refillQuick = () => {
@@ -519,10 +390,10 @@ export const make = (options: Options): SourceSender => {
       advance({ _tag: message._tag })
       return yield* message.reason
     }
-    if (dirty > 0 && !dialect.mayEndEarly) {
+    if (pages.dirty > 0 && !dialect.mayEndEarly) {
       return yield* new MalformedInput({
         offset: -1,
-        detail: `the destination says that it has everything, and ${dirty} pages were not sent to it`
+        detail: `the destination says that it has everything, and ${pages.dirty} pages were not sent to it`
       })
     }
     advance({ _tag: "Eoc" })
@@ -546,7 +417,7 @@ export const make = (options: Options): SourceSender => {
       requests = source
       quickly = push
       beganAt = now()
-      for (const action of PoState.begin.actions) if (action === "MarkAllDirty") markAllDirty()
+      for (const action of PoState.begin.actions) if (action === "MarkAllDirty") pages.markAll(options.received)
       begun = true
       pump()
     },
@@ -556,7 +427,7 @@ export const make = (options: Options): SourceSender => {
       }
       if (main.pending() > 0 || main.midUnit() || !asked.empty) return undefined
       const block = main.continuing()
-      const state = block === undefined ? undefined : byName.get(block.idstr)
+      const state = block === undefined ? undefined : pages.named(block.idstr)
       return state?.unit === 1 ? state : undefined
     },
     pushing: (state) => {
@@ -572,19 +443,18 @@ export const make = (options: Options): SourceSender => {
         bytes += plan[word + 2]!
         const pushed = plan[word + 3]!
         if (pushed > 0) {
-          state.dirty.clearRun(page, pushed)
-          dirty -= pushed
+          pages.sentRun(state, page, pushed)
           backgroundPages += pushed
           fill += plan[word + 1]!
           continue
         }
         askedAt = now()
-        if (state.dirty.testAndClear(page)) dirty--
+        pages.sent(state, page)
         onDemand++
         if (plan[word + 1]! >= 0) fill++
         if (i < count - 1 && prefault.forward + prefault.backward === 0) continue
         served[0] = page
-        goOnBehind(state, served)
+        pages.goOnBehind(state, served)
       }
       const cursor = plan[Answer.cursor]!
       if (cursor < state.dirty.length) order.goOn(state, cursor)
@@ -598,6 +468,9 @@ export const make = (options: Options): SourceSender => {
     unsent: () => states.map((state) => state.dirty),
     askedAt: () => askedAt,
     waitsForLink: () => main.pending() > 0,
-    progress: () => ({ total, onDemand, background: backgroundPages, fill, removed, dirty, bytesSent })
+    progress: () => {
+      const { dirty, total } = pages
+      return { total, onDemand, background: backgroundPages, fill, removed, dirty, bytesSent }
+    }
   }
 }

@@ -5,6 +5,7 @@
 import { Clock, Effect, Queue } from "effect"
 import { MAILBOX_CAPACITY, type SenderMessage } from "../../src/actors/Mailboxes.ts"
 import * as RequestReceiver from "../../src/actors/RequestReceiver.ts"
+import type { Prefault } from "../../src/actors/SourcePages.ts"
 import * as SourceSender from "../../src/actors/SourceSender.ts"
 import * as RamStream from "../../src/protocol/umem/RamStream.ts"
 import * as Request from "../../src/protocol/umem/Request.ts"
@@ -28,7 +29,7 @@ export interface Options {
   readonly blocks: Readonly<Record<string, Uint8Array>>
   readonly background?: boolean
   readonly maxBandwidth?: number
-  readonly prefault?: SourceSender.Prefault
+  readonly prefault?: Prefault
   readonly firstAskMillis?: number
   readonly link?: LinkMemory.Options
   /** Replaces the source's end of the link. */

@@ -282,13 +282,13 @@ export const mutants: Readonly<Record<string, Mutant>> = {
     "a page that was answered the quick way stays dirty",
     change(
       "actors/SourceSender.ts",
-      "        if (state.dirty.testAndClear(page)) dirty--\n        onDemand++\n",
+      "        pages.sent(state, page)\n        onDemand++\n",
       "        onDemand++\n"
     )
   ),
   "quick-pushed": mutant(
     "pages that were pushed the quick way stay dirty",
-    change("actors/SourceSender.ts", "          state.dirty.clearRun(page, pushed)\n          dirty -= pushed\n", "")
+    change("actors/SourceSender.ts", "          pages.sentRun(state, page, pushed)\n", "")
   ),
   "quick-rewind": mutant(
     "a record that the ordinary way has begun is ended the quick way, and again",

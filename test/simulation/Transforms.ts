@@ -46,7 +46,7 @@ export const limits: ReadonlyArray<Change> = [
   ...limit("ReceiveGuest.ts", "TARGET_PAGE_SIZE", "4096"),
   ...limit("actors/SourceSender.ts", "BACKGROUND_CHUNK", "32 * 1024"),
   ...limit("actors/SourceSender.ts", "DEMAND_CHUNK", "64 * 1024"),
-  ...limit("actors/SourceSender.ts", "MAX_LOOKED", "128"),
+  ...limit("actors/LaneFill.ts", "MAX_LOOKED", "128"),
   ...limit("actors/SourceSender.ts", "TURN_BYTES", "512 * 1024"),
   ...limit("actors/SourceSender.ts", "FIRST_STEPS_MILLIS", "100"),
   ...limit("actors/DaemonPages.ts", "READ_BYTES", "128 * 1024"),
