@@ -112,6 +112,14 @@ export const all = (scale: number): ReadonlyArray<Case> => {
         demand(transport)
       )
     ),
+    ...transports.map((transport): Case => ({
+      name: `floor-${transport}-waits`,
+      about: `what the floor itself gains over ${transport} by waiting without sleeping, as ours does`,
+      figures: [us("p50Us"), us("p99Us")],
+      against: "the floor in C, asleep between two faults",
+      ours: async () => ({ ...await floor({ ...demand(transport), floorWaitMicros: 50 }) }),
+      other: async () => ({ ...await floor(demand(transport)) })
+    })),
     ...transports.map((transport) =>
       paired(
         `fault-${transport}-sleep`,

@@ -22,6 +22,8 @@ export interface Plan {
   readonly roundTripMillis?: number
   readonly background: boolean
   readonly fill?: "random" | "zero" | "byte"
+  /** The floor's source and daemon wait so long without sleeping, µs; default: they sleep. Only the floor. */
+  readonly floorWaitMicros?: number
   /** The guest works in slices: its last at the source and its first at the destination give the downtime. */
   readonly steps?: boolean
   /** More arguments of `receive` and `migrate`. */
@@ -74,6 +76,7 @@ export const floor = async (plan: Plan): Promise<Figures> => {
     `${threads}`,
     "--transport",
     roundTripMillis === undefined ? plan.transport : "via",
+    ...(plan.floorWaitMicros === undefined ? [] : ["--wait", `${plan.floorWaitMicros}`]),
     ...(plan.background ? ["--background"] : [])
   ])
   let relay: Processes.Running | undefined

@@ -2,8 +2,9 @@
 // It is what every figure of the benchmarks stands beside. It has no failure handling, no removal, no names, no rate
 // limit; its records are a word and a page. One run, one JSON object on stdout.
 //
-//   floor --pages N [--touch N] [--threads N] [--transport unix|tcp|via] [--background] [--seed N]
+//   floor --pages N [--touch N] [--threads N] [--transport unix|tcp|via] [--background] [--seed N] [--wait MICROS]
 //
+// `wait`: source and daemon wait so long without sleeping for what comes next, giving the CPU to others between two looks.
 // `via`: prints {"listening":PORT}, reads a port from stdin and connects there: for a relay in between.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -14,6 +15,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -36,9 +38,9 @@ static const uint32_t kHitNanos = 3000;
 
 static struct {
   uint64_t pages, touch, threads, seed;
-  int background;
+  int background, wait;
   const char* transport;
-} option = {0, 0, 1, 1, 0, "unix"};
+} option = {0, 0, 1, 1, 0, 0, "unix"};
 
 /** What the three processes leave for the report. */
 static struct {
@@ -101,6 +103,17 @@ static void writeAll(int fd, struct iovec* parts, int count) {
   }
 }
 
+/** Whether one of these is ready, after a wait without sleep. */
+static int spin(struct pollfd* polled, int count) {
+  if (option.wait == 0) return 0;
+  const uint64_t end = now() + (uint64_t)option.wait * 1000u;
+  do {
+    if (poll(polled, (nfds_t)count, 0) > 0) return 1;
+    sched_yield();
+  } while (now() < end);
+  return 0;
+}
+
 static void source(int link, int ready, int go) {
   const size_t bytes = option.pages * kPage;
   uint8_t* memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -117,6 +130,8 @@ static void source(int link, int ready, int go) {
     struct iovec parts[2 * 512];
     uint64_t heads[512];
     int n = 0;
+    struct pollfd request = {link, POLLIN, 0};
+    if (!option.background) spin(&request, 1);
     const ssize_t got = recv(link, (uint8_t*)asked + have, sizeof asked - have, option.background ? MSG_DONTWAIT : 0);
     check(got > 0 || (got < 0 && errno == EAGAIN), "recv");
     if (got > 0) have += (size_t)got;
@@ -166,7 +181,7 @@ static void serve(int uffd, int link) {
   const double before = cpuSeconds(NULL);
   for (;;) {
     struct pollfd polled[2] = {{uffd, POLLIN, 0}, {link, POLLIN, 0}};
-    check(poll(polled, 2, -1) > 0, "poll");
+    check(spin(polled, 2) || poll(polled, 2, -1) > 0, "poll");
     if (polled[0].revents & POLLIN) {
       struct uffd_msg events[kMostThreads];
       uint64_t pages[kMostThreads];
@@ -264,6 +279,7 @@ int main(int argc, char** argv) {
     else if (strcmp(argv[i], "--pages") == 0) option.pages = strtoull(value, NULL, 10), i++;
     else if (strcmp(argv[i], "--touch") == 0) option.touch = strtoull(value, NULL, 10), i++;
     else if (strcmp(argv[i], "--threads") == 0) option.threads = strtoull(value, NULL, 10), i++;
+    else if (strcmp(argv[i], "--wait") == 0) option.wait = atoi(value), i++;
     else if (strcmp(argv[i], "--seed") == 0) option.seed = strtoull(value, NULL, 10), i++;
     else return fprintf(stderr, "floor: what is %s?\n", argv[i]), 1;
   }

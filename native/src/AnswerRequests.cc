@@ -5,6 +5,7 @@
 //
 // Hot: no JavaScript and no allocation per request.
 
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -27,7 +28,7 @@ namespace {
 class Answering {
  public:
   enum Plan : size_t {
-    kPages, kPageSize, kPageFlags, kFillFlags, kCommand, kNanos, kCursor, kAnswers,
+    kPages, kPageSize, kPageFlags, kFillFlags, kCommand, kNanos, kCursor, kAnswers, kUnread,
     kUnhandled, kPendingAt, kPendingEnd, kBytesIn, kContended, kFull, kLogged, kPlanWords
   };
   /** Pages of one request that are answered here, at most. */
@@ -45,7 +46,7 @@ class Answering {
     return exactInteger(words[kPages], pages_) && exactInteger(words[kPageSize], pageSize_) &&
            exactInteger(words[kPageFlags], pageFlags_) && exactInteger(words[kFillFlags], fillFlags_) &&
            exactInteger(words[kCommand], command_) && exactInteger(words[kNanos], nanos_) &&
-           exactInteger(words[kCursor], cursor_) && std::has_single_bit(pageSize_) &&
+           exactInteger(words[kCursor], cursor_) && exactInteger(words[kUnread], unread_) && std::has_single_bit(pageSize_) &&
            pageSize_ <= out_.length && pages_ <= kMaxSafe / pageSize_ && pages_ <= dirty_.length * 8 &&
            pageFlags_ < pageSize_ && fillFlags_ < pageSize_ && command_ < 256 && nanos_ <= kTurn &&
            in_.length >= kRequestHead + kWord * kMostAsked;
@@ -146,6 +147,11 @@ class Answering {
   /** Pushes the next pages that nobody has asked for, from the cursor on: whether any were. */
   bool push() {
     if (cursor_ >= pages_ || pendingEnd_ > 0) return false;
+    int unread = 0;
+    // A page that is asked for next waits behind all that the peer has not read. TIOCOUTQ is SIOCOUTQ.
+    if (unread_ > 0 && ioctl(link_, TIOCOUTQ, &unread) == 0 && static_cast<uint64_t>(std::max(0, unread)) > unread_) {
+      return false;
+    }
     const Mapping& memory = *region_.hold();
     return memory.whileAlive([&]() -> int64_t { return pushFrom(memory); }) > 0;
   }
@@ -215,7 +221,7 @@ class Answering {
   const View<uint8_t> out_;
   Log log_;
   SeenPages seen_;
-  uint64_t pages_ = 0, pageSize_ = 0, pageFlags_ = 0, fillFlags_ = 0, command_ = 0, nanos_ = 0, cursor_ = 0;
+  uint64_t pages_ = 0, pageSize_ = 0, pageFlags_ = 0, fillFlags_ = 0, command_ = 0, nanos_ = 0, cursor_ = 0, unread_ = 0;
   RangeVector<kMostPushed> vector_;
   bool answers_ = false;
   bool full_ = false;

@@ -25,18 +25,20 @@ export const Answer = {
   cursor: 6,
   /** Whether requests may be answered; else they are left. */
   answers: 7,
+  /** Bytes that the peer may not have read when more is pushed; 0: as many as the link takes. */
+  unread: 8,
   /** Bytes at the beginning of `input` that are not dealt with. */
-  unhandled: 8,
+  unhandled: 9,
   /** What of `output` the link has not taken. */
-  pendingAt: 9,
-  pendingEnd: 10,
+  pendingAt: 10,
+  pendingEnd: 11,
   /** Bytes of the requests that are answered. */
-  bytesIn: 11,
-  contended: 12,
+  bytesIn: 12,
+  contended: 13,
   /** Whether the link took nothing of what was to be pushed. */
-  full: 13,
-  logged: 14,
-  words: 15
+  full: 14,
+  logged: 15,
+  words: 16
 } as const
 
 /** Kinds of entries of the destination's log. */

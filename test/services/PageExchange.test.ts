@@ -217,6 +217,21 @@ for (const which of ["native", "reference"] as const) {
       assert.deepStrictEqual(input.slice(0, plan[Answer.unhandled]), request([30]))
     })
 
+    it("pushes nothing while the peer has more to read than it is to have", () => {
+      const { far, plan, run } = rig()
+      plan[Answer.cursor] = 0
+      plan[Answer.unread] = 30_000
+      // The first chunk goes beyond it.
+      assert.isAbove(run(), 0)
+      const cursor = plan[Answer.cursor]!
+      assert.isBelow(cursor, PAGES)
+      assert.strictEqual(run(), 0)
+      assert.deepStrictEqual([plan[Answer.cursor], plan[Answer.full], plan[Answer.pendingEnd]], [cursor, 0, 0])
+      readAll(far)
+      assert.isAbove(run(), 0)
+      assert.isAbove(plan[Answer.cursor]!, cursor)
+    })
+
     it("says when the link is full, and has logged what the link or the caller has", () => {
       const { dirty, far, link, log, output, plan, run } = rig()
       const expected: Array<Uint8Array> = []
