@@ -90,7 +90,8 @@ if (recentEnough()) {
     if (warning.name !== "ExperimentalWarning") process.stderr.write(`${warning.name}: ${warning.message}\n`)
   })
   // What was compiled, and stripped of its types, once need not be so again: half of the time and memory of a start. Beside
-  // the packages, where only their owner writes; where nobody may, there is no cache.
+  // the packages, where only their owner writes; where nobody may, there is no cache. A checkout's installation starts every
+  // command once (postinstall of package.json), so that its first user does not wait for the compiler either.
   nodeModule.enableCompileCache?.(join(here, "..", "node_modules", ".cache", "postcopy"))
   // Two hundred modules of Effect import each other by relative paths to files that are there, none of them a link. Taken
   // as they stand they load in two thirds of the time in which Node looks up package, kind and real path of each anew.

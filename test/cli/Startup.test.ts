@@ -1,7 +1,11 @@
 /** Why help appears at once: a start loads what it needs and nothing else, and finds it by the short way. */
 import { assert, describe, it } from "@effect/vitest"
+import { execFileSync } from "node:child_process"
+import { cpSync, mkdirSync, readdirSync, symlinkSync } from "node:fs"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
 import * as Loads from "./Loads.ts"
-import { start } from "./Postcopy.ts"
+import { directory, start } from "./Postcopy.ts"
 
 const loadsOf = async (...args: ReadonlyArray<string>) => {
   const { code, stderr, stdout } = await start(args, { env: Loads.env }).ended
@@ -12,6 +16,33 @@ const loadsOf = async (...args: ReadonlyArray<string>) => {
 
 const files = ({ modules }: Loads.Loads, folder: string) =>
   modules.flatMap((url) => url.includes(folder) ? [url.slice(url.lastIndexOf(folder) + folder.length)] : [])
+
+const checkout = fileURLToPath(new URL("../..", import.meta.url))
+
+/** A checkout as `npm ci` leaves it before it runs the scripts: what others installed is linked, the cache is its own. */
+const fresh = () => {
+  const root = directory()
+  for (const part of ["bin", "src", "package.json"]) cpSync(join(checkout, part), join(root, part), { recursive: true })
+  mkdirSync(join(root, "node_modules"))
+  for (const name of readdirSync(join(checkout, "node_modules"))) {
+    if (name !== ".cache") symlinkSync(join(checkout, "node_modules", name), join(root, "node_modules", name))
+  }
+  return root
+}
+
+/** What Node says of its compile cache: how many modules came from it, and what had to be compiled or stripped anew. */
+const cacheOf = async (root: string, ...args: ReadonlyArray<string>) => {
+  const { code, stderr } = await start(args, {
+    command: [join(root, "bin", "postcopy.js")],
+    env: { NODE_DEBUG_NATIVE: "COMPILE_CACHE" }
+  }).ended
+  assert.strictEqual(code, 0)
+  const lines = stderr.split("\n").filter((line) => line.startsWith("[compile cache]"))
+  return {
+    taken: lines.filter((line) => line.includes(" was accepted")).length,
+    made: lines.filter((line) => /saving transpilation cache|writing cache for/.test(line))
+  }
+}
 
 /** The modules of commands are named like them, in lower case; what they share is not. */
 const commandsOf = (loads: Loads.Loads) => files(loads, "/src/cli/").filter((name) => /^[a-z]/.test(name))
@@ -41,6 +72,19 @@ describe("a start", () => {
     const { lookUps, modules } = await loadsOf("--help")
     assert.isAbove(modules.filter((url) => url.includes("/effect/dist/")).length, 100)
     assert.deepStrictEqual(lookUps.filter((line) => line.includes("/effect/dist/")), [])
+  })
+
+  it("for the first help of a checkout finds everything compiled by the installation", async () => {
+    const root = fresh()
+    const before = await cacheOf(root, "--version")
+    assert.isAbove(before.made.length, 100)
+    const installed = fresh()
+    execFileSync("npm", ["run", "postinstall"], { cwd: installed, stdio: "ignore" })
+    for (const args of [["--help"], ["migrate", "--help"]]) {
+      const { made, taken } = await cacheOf(installed, ...args)
+      assert.isAbove(taken, 200)
+      assert.deepStrictEqual(made, [])
+    }
   })
 
   it("knows what is heavy when it is loaded", async () => {
