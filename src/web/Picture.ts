@@ -29,13 +29,15 @@ export interface Sample {
 }
 
 export interface Picture extends Ending {
+  /** When it was taken, by the monotonic clock of the process that serves it: two differ by the interval, or more. Milliseconds. */
+  readonly takenAt: number
   readonly sides: Sides
   readonly reports: NonNullable<Ending["reports"]>
   readonly ended: boolean
   readonly sample?: Sample
 }
 
-export const empty: Picture = { sides: {}, reports: {}, ended: false }
+export const empty: Picture = { takenAt: 0, sides: {}, reports: {}, ended: false }
 
 /** Of the destination, if it can be seen: there pages count when they are there. */
 export const sampleOf = ({ destination, source }: Sides): Sample | undefined => {

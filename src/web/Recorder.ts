@@ -2,6 +2,7 @@
  * Looks at the sides of a migration again and again, never more often than its interval whatever happens there, keeps the
  * curve and the last picture, and gives every viewer the newest picture: one that is slow misses some, and holds up nobody.
  */
+import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -56,10 +57,11 @@ export const make = Effect.fnUntraced(function*(interval: number = INTERVAL): Ef
   }
 
   const publish = (sides: Sides, ended: boolean, ending: Ending) =>
-    Effect.suspend(() => {
+    Effect.flatMap(Clock.monotonicTimeNanos, (nanos) => {
       const sample = note(sides)
       picture = {
         ...picture,
+        takenAt: Number(nanos) / 1e6,
         ...ending,
         reports: { ...picture.reports, ...ending.reports },
         sides,

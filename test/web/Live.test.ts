@@ -154,6 +154,22 @@ describe.skipIf(!canReceive)(`reports and the page of a status${why}`, { timeout
     )
   })
 
+  it("is given ten pictures a second and no more, however fast the guest faults", async () => {
+    const args = ["--guest", "counter", "--memory", "96", "--nobg", "--max-bandwidth", "32M", "--web", "--json"]
+    const demo = start(["demo", ...args])
+    const { url } = await demo.event("web")
+    const seen = (await pictures(new URL("/events", url).href, ({ ended }) => ended)).reverse()
+    assert.strictEqual((await demo.ended).code, 0)
+    // What counts is the server's own clock; the last picture is of the end, and does not wait for its turn.
+    const times = seen.slice(0, -1).map(({ takenAt }) => takenAt as number)
+    const gaps = times.slice(1).map((time, i) => time - times[i]!)
+    assert.isAtLeast(gaps.length, 10)
+    // A timer of Node counts whole milliseconds: it may end within the last of them.
+    assert.isAtLeast(Math.min(...gaps), 99)
+    const faults = seen.map(({ sides }) => sides.destination?.faults.count ?? 0)
+    assert.isAbove(Math.max(...faults), 100 * seen.length, "that guest hardly faults")
+  })
+
   it.each([
     [["demo", "--report", "report.txt"], "ends in .html"],
     [["demo", "--report", "/nowhere/report.html"], "cannot be written (ENOENT)"],
