@@ -1,5 +1,5 @@
 // The same handler in Node: a callback of uv_poll for each burst, one call for its pages.
-// With the argument "busy" it waits for a next fault before it goes back to the loop, as a pager under load does.
+// With the argument "linger" a next fault is waited for, up to 50 µs, before the loop goes on, as a pager under load does.
 "use strict"
 
 const uffd = require("userfaultfd-napi")
@@ -28,20 +28,7 @@ const answer = (count) => {
   if (uffd.installPages(descriptor, vector, 0, count, page) !== count) throw new Error("a page was refused")
 }
 
-/** After a fault the next one is near: it is waited for without sleeping, at most so long, and in one turn at most. */
-const WAIT_NANOS = 50_000
-const TURN_NANOS = 1_000_000
-const answerBusily = (count) => {
-  answer(count)
-  const until = uffd.monotonicNanos() + TURN_NANOS
-  while (uffd.monotonicNanos() < until) {
-    if (uffd.busyPoll(descriptor, constants.READABLE, null, 0, WAIT_NANOS) !== 1) return
-    const more = uffd.readEvents(descriptor, ring)
-    if (more > 0) answer(more)
-  }
-}
-
-faults.start(process.argv[2] === "busy" ? answerBusily : answer)
+faults.start(answer, process.argv[2] === "linger" ? 50_000 : 0)
 const end = new uffd.Poller(socket)
 end.watch(uffd.constants.READABLE, () => {
   end.close()

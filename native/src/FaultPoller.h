@@ -1,5 +1,8 @@
 // Events of a userfaultfd in bursts: one entry into JavaScript for all that is pending, through an array that the
 // caller owns. Hot: nothing is allocated per event.
+//
+// After a burst the next one may be waited for in the same turn of the event loop. A thread that was answered goes on
+// only when this one sleeps, where both share a CPU: the way back through Node's loop is part of what it waits for.
 #pragma once
 
 #include "Watch.h"
@@ -16,11 +19,24 @@ class FaultPoller final : public Watch {
   void shut() override;
   static void define(Addon& addon, napi_value exports);
 
+  /** How long a next burst is waited for after each; 0: not at all. False with a pending exception. */
+  bool linger(int64_t nanos);
+
  private:
   void ready(int status, int events) override;
+  static napi_value lingerFor(napi_env env, napi_callback_info info);
+  void burstsOfATurn(napi_value self);
+  /** What comes before the time is over: a number of events, 0 or -errno. */
+  int64_t nextBurst(napi_value array);
   int64_t fillRing();
+  int64_t fill(napi_value array);
 
   napi_ref ring_;
+  /** The function that is entered once for all bursts of a turn: an entry from the loop costs more than all else. */
+  napi_ref lingering_ = nullptr;
+  int64_t lingerNanos_ = 0;
+  /** Events read that the function shall begin with. */
+  int64_t pending_ = 0;
 };
 
 }  // namespace uffd

@@ -79,7 +79,16 @@ void Watch::shut() {
   if (self_ != nullptr) napi_delete_reference(env(), std::exchange(self_, nullptr));
 }
 
-void Watch::call(size_t count, const double* numbers) {
+bool Watch::callOnce(napi_value self, int64_t number) {
+  // No scope of its own: the function that calls this has one, and is bounded in time.
+  napi_value callback = nullptr;
+  napi_value value = nullptr;
+  return napi_get_reference_value(env(), callback_, &callback) == napi_ok &&
+         napi_create_int64(env(), number, &value) == napi_ok &&
+         napi_call_function(env(), self, callback, 1, &value, nullptr) == napi_ok;
+}
+
+void Watch::enter(napi_ref function, size_t count, const double* numbers) {
   napi_env env = this->env();
   napi_handle_scope scope = nullptr;
   if (napi_open_handle_scope(env, &scope) != napi_ok) return;
@@ -87,7 +96,7 @@ void Watch::call(size_t count, const double* numbers) {
   napi_value callback = nullptr;
   napi_value values[kMostNumbers] = {};
   napi_get_reference_value(env, self_, &self);
-  napi_get_reference_value(env, callback_, &callback);
+  napi_get_reference_value(env, function, &callback);
   for (size_t i = 0; i < count && i < kMostNumbers; ++i) napi_create_double(env, numbers[i], &values[i]);
   // `self` is the receiver and keeps this object alive in this scope, even when the callback closes it.
   napi_make_callback(env, nullptr, self, callback, count, values, nullptr);

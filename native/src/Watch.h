@@ -31,11 +31,16 @@ class Watch : public Handle, protected LoopPoll::Listener {
   int events() const { return events_; }
   int fd() const { return poll_ == nullptr ? -1 : poll_->fd(); }
   /** Calls the callback with numbers, as an entry from the event loop. May shut this watch. */
-  void call(size_t count, const double* numbers);
+  void call(size_t count, const double* numbers) { enter(callback_, count, numbers); }
+  /** The same for a function of our own, which calls the callback by `callOnce`. */
+  void callInside(napi_ref function) { enter(function, 0, nullptr); }
+  /** Calls the callback from within such a function; false with a pending exception. May shut this watch. */
+  bool callOnce(napi_value self, int64_t number);
   napi_env env() const { return addon_->env(); }
 
  private:
   void setRunning(bool running);
+  void enter(napi_ref function, size_t count, const double* numbers);
 
   LoopPoll* poll_ = nullptr;
   napi_ref self_ = nullptr;

@@ -161,6 +161,30 @@ describe("the end of a process", () => {
     assert.include(stderr, "RangeError: uncaught indeed")
   })
 
+  it.skipIf(!available)("does not come at an exception that is handled, though its callback lingers", () => {
+    const { status, stderr } = run(`
+      const { Worker } = require("node:worker_threads")
+      const uffd = u.open({ userModeOnly: true }).descriptor
+      const region = u.Region.anonymous(2 * u.pageSize)
+      u.register(uffd, region.address, region.length, c.MODE_MISSING)
+      const ring = new Float64Array(u.EVENT_WORDS)
+      let thrown = 0
+      process.on("uncaughtException", (error) => { if (error.message === "mine") thrown++ })
+      const poller = new u.FaultPoller(uffd, ring)
+      poller.start(() => {
+        u.copy(uffd, ring[2], new Uint8Array(u.pageSize), 0, u.pageSize, 0)
+        throw new Error("mine")
+      }, 1_000_000)
+      new Worker(\`
+        const region = require(${addon.replaceAll("\"", "'")}).Region.adopt(\${region.share()}n)
+        region.fillByte(0, 1)
+        region.fillByte(region.length / 2, 1)\`, { eval: true }).on("exit", () => {
+        poller.close()
+        process.exitCode = thrown
+      })`)
+    assert.deepStrictEqual({ status, stderr }, { status: 2, stderr: "" })
+  })
+
   it.skipIf(!available)("comes at once by exitNow, though a thread is parked in a fault", () => {
     const { status, signal } = run(`
       const { Worker } = require("node:worker_threads")

@@ -1,10 +1,10 @@
 // Faults of a real thread, served by this one, and the hazards of the kernel's event queue.
-import * as fs from "node:fs"
 import * as Uffd from "userfaultfd-napi"
 import { assert, describe, it } from "vitest"
 import { Bursts, decode } from "./Bursts.ts"
 import { readable } from "./GuestProcess.ts"
 import { anonymous, available, guest, has, P, page } from "./Kernel.ts"
+import { pendingFaults, queued } from "./Queue.ts"
 import { Toucher } from "./Toucher.ts"
 
 const { constants, Region } = Uffd
@@ -12,21 +12,6 @@ const { constants, Region } = Uffd
 const EAGAIN = -11
 const EEXIST = -17
 const ENOENT = -2
-
-/** Resolves when the descriptor is readable and `condition` holds; nothing is read from it. */
-const queued = (uffd: Uffd.Descriptor, condition: () => boolean = () => true): Promise<void> =>
-  new Promise((resolve) => {
-    const poller = new Uffd.Poller(uffd)
-    poller.watch(constants.READABLE, () => {
-      if (!condition()) return
-      poller.close()
-      resolve()
-    })
-  })
-
-/** How many faults wait to be read: the kernel's own count. */
-const pendingFaults = (uffd: Uffd.Descriptor): number =>
-  Number(/pending:\s+(\d+)/.exec(fs.readFileSync(`/proc/self/fdinfo/${uffd.fd}`, "utf8"))![1])
 
 const readAll = (uffd: Uffd.Descriptor): ReturnType<typeof decode> => {
   const ring = new Float64Array(16 * Uffd.EVENT_WORDS)

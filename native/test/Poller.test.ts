@@ -3,6 +3,7 @@ import * as Uffd from "userfaultfd-napi"
 import { assert, describe, it } from "vitest"
 import { collectGarbage } from "./Garbage.ts"
 import { anonymous, available, open, P, page } from "./Kernel.ts"
+import { pendingFaults, queued } from "./Queue.ts"
 import { codeOf } from "./Thrown.ts"
 import { Toucher } from "./Toucher.ts"
 
@@ -205,6 +206,108 @@ describe.skipIf(!available)("FaultPoller", () => {
     assert.deepStrictEqual(await Promise.all(touchers.map((toucher, i) => toucher.byte(i * P))), [7, 7, 7])
     poller.close()
     await Promise.all(touchers.map((toucher) => toucher.end()))
+  })
+
+  /** Serves 64 faults, each of which follows the answer of the one before; how many came in the turn of their predecessor. */
+  const joined = async (lingerNanos: number | undefined) => {
+    using g = anonymous(64)
+    const ring = new Float64Array(Uffd.EVENT_WORDS)
+    const poller = new Uffd.FaultPoller(g.uffd, ring)
+    const toucher = await Toucher.start(g.region)
+    let ticked = true
+    let same = 0
+    poller.start(() => {
+      if (!ticked) same++
+      ticked = false
+      process.nextTick(() => ticked = true)
+      Uffd.copy(g.uffd, ring[2]!, page(7), 0, P, 0)
+    }, lingerNanos)
+    const bytes = await toucher.run({ kind: "read", offset: 0, length: 64 * P })
+    assert.isTrue((bytes as Uint8Array).every((byte) => byte === 7))
+    poller.close()
+    await toucher.end()
+    return same
+  }
+
+  it("lingers for the fault that follows an answer, and runs what a callback queued when the turn is over", async () => {
+    assert.strictEqual(await joined(undefined), 0)
+    assert.strictEqual(await joined(0), 0)
+    assert.isAbove(await joined(1_000_000), 0)
+  })
+
+  it.each([
+    ["closes it", (poller: Uffd.FaultPoller) => poller.close()],
+    ["pauses it", (poller: Uffd.FaultPoller) => poller.pause()],
+    ["starts it anew without lingering", (poller: Uffd.FaultPoller, next: () => void) => poller.start(next)]
+  ])("is asked nothing more by its lingering callback that %s", async (what, act) => {
+    using g = anonymous(2)
+    const ring = new Float64Array(Uffd.EVENT_WORDS)
+    const poller = new Uffd.FaultPoller(g.uffd, ring)
+    const touchers = await Promise.all([0, 1].map(() => Toucher.start(g.region)))
+    const bytes = touchers.map((toucher, i) => toucher.byte(i * P))
+    await queued(g.uffd, () => pendingFaults(g.uffd) === 2)
+    const counts: Array<string> = []
+    const serve = () => Uffd.copy(g.uffd, ring[2]!, page(7), 0, P, 0)
+    const both = new Promise<void>((resolve) => {
+      const second = () => {
+        counts.push("second")
+        serve()
+        resolve()
+      }
+      poller.start(() => {
+        counts.push("first")
+        serve()
+        act(poller, second)
+        setImmediate(resolve)
+      }, 1_000_000)
+    })
+    await both
+    assert.deepStrictEqual(counts.slice(0, 1), ["first"])
+    if (what.startsWith("starts")) assert.deepStrictEqual(await Promise.all(bytes), [7, 7])
+    else {
+      assert.deepStrictEqual(counts, ["first"])
+      assert.strictEqual(Uffd.readEvents(g.uffd, ring), 1)
+      serve()
+      assert.deepStrictEqual(await Promise.all(bytes), [7, 7])
+    }
+    poller.close()
+    await Promise.all(touchers.map((toucher) => toucher.end()))
+  })
+
+  it("says while it lingers that its ring was transferred away, once", async () => {
+    using g = anonymous(2)
+    const ring = new Float64Array(Uffd.EVENT_WORDS)
+    const poller = new Uffd.FaultPoller(g.uffd, ring)
+    const touchers = await Promise.all([0, 1].map(() => Toucher.start(g.region)))
+    const bytes = touchers.map((toucher, i) => toucher.byte(i * P))
+    await queued(g.uffd, () => pendingFaults(g.uffd) === 2)
+    const counts: Array<number> = []
+    const said = new Promise<void>((resolve) => {
+      poller.start((count) => {
+        counts.push(count)
+        if (count < 0) return resolve()
+        Uffd.copy(g.uffd, ring[2]!, page(7), 0, P, 0)
+        structuredClone(ring, { transfer: [ring.buffer] })
+      }, 1_000_000)
+    })
+    await said
+    await turns()
+    assert.deepStrictEqual(counts, [1, -105])
+    const spare = new Float64Array(Uffd.EVENT_WORDS)
+    assert.strictEqual(Uffd.readEvents(g.uffd, spare), 1)
+    Uffd.copy(g.uffd, spare[2]!, page(7), 0, P, 0)
+    assert.deepStrictEqual(await Promise.all(bytes), [7, 7])
+    poller.close()
+    await Promise.all(touchers.map((toucher) => toucher.end()))
+  })
+
+  it("refuses to linger for longer than a millisecond", () => {
+    using g = anonymous(1)
+    const poller = new Uffd.FaultPoller(g.uffd, new Float64Array(4))
+    for (const nanos of [1_000_001, -1, NaN]) {
+      assert.strictEqual(codeOf(() => poller.start(() => {}, nanos)), "ERR_OUT_OF_RANGE")
+    }
+    poller.close()
   })
 
   it("refuses a ring without room and everything after its close", () => {
