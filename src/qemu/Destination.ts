@@ -59,7 +59,8 @@ export const recover = (
     const { status } = yield* Monitor.migration(qmp)
     if (status !== "postcopy-paused") {
       return yield* new Refused({
-        detail: `the destination's migration is ${status}: only one that is postcopy-paused can be resumed`
+        detail:
+          `the destination's migration is ${status}: only one that is postcopy-paused can be resumed, look at it with info migrate`
       })
     }
     const sizes = yield* Monitor.pageSizes(qmp)

@@ -160,12 +160,14 @@ const lingerAt = (
 
 const asked = (options: Options, blocks: ReadonlyArray<QemuBlock>) => {
   if (options.preempt && options.to === "-") {
-    return new Refused({ detail: "a second channel needs a URI to connect to: it cannot go over stdin and stdout" })
+    return new Refused({
+      detail: "a second channel needs a URI to connect to: it cannot go over stdin and stdout, use tcp: or unix:"
+    })
   }
   if (options.preempt && options.resume) {
     return new Refused({ detail: "a recovery with a second channel is not supported: resume without --preempt" })
   }
-  if (blocks.length === 0) return new Refused({ detail: "the image has no memory" })
+  if (blocks.length === 0) return new Refused({ detail: "the image has no memory; save the machine again" })
   return undefined
 }
 

@@ -24,7 +24,9 @@ export const read = (path: string): Effect.Effect<ReadonlyArray<PageName>, Inval
       const offset = Number(match?.[2])
       if (match === null || offset % TARGET_PAGE_SIZE !== 0) {
         return yield* new InvalidArgument({
-          detail: `line ${i + 1} of ${path} is no "block offset": it is no recording`
+          detail: `line ${
+            i + 1
+          } of ${path} is no "block offset": it is no recording; give one that restore --record wrote`
         })
       }
       pages.push({ idstr: match[1]!, page: offset / TARGET_PAGE_SIZE })
@@ -54,7 +56,9 @@ export class TouchRecorder {
         fs.renameSync(`${path}.partial`, path)
       },
       catch: (error) =>
-        new InvalidArgument({ detail: `cannot write the recording ${path} (${(error as NodeJS.ErrnoException).code})` })
+        new InvalidArgument({
+          detail: `cannot write the recording ${path} (${(error as NodeJS.ErrnoException).code}); give another path`
+        })
     })
   }
 }
