@@ -3,6 +3,7 @@
  * operator has to know first. Being schemas, errors cross the control socket as they are.
  */
 import * as Schema from "effect/Schema"
+import { remedyOf } from "./guests/GuestError.ts"
 
 const detail = { detail: Schema.String }
 
@@ -65,6 +66,12 @@ const remedies: Record<GuestIs, string> = {
   none: ""
 }
 
+/** Where there is no guest any more, or not yet: what helps depends on what failed. */
+const afresh: Partial<Record<Reason["_tag"], string>> = {
+  DaemonFailed: "; nothing is lost at the source: receive again, and see what the daemon says on stderr",
+  MalformedInput: "; run the same version of postcopy on both sides"
+}
+
 /** What is called wrong or at the wrong time says in its detail what would be right. */
 const selfExplaining: ReadonlyArray<Reason["_tag"]> = ["InvalidArgument", "Refused", "Unsupported"]
 
@@ -76,9 +83,14 @@ export class MigrationError extends Schema.TaggedError<MigrationError>()("Migrat
 }) {
   override readonly cause = this.reason
   override get message() {
-    const remedy = selfExplaining.includes(this.reason._tag) ? "" : remedies[this.guest]
-    const where = `${whereabouts[this.guest]}${remedy}`
-    return where === "" ? this.reason.detail : `${this.reason.detail}; ${where}`
+    const { _tag: tag, detail } = this.reason
+    if (this.guest === "none") {
+      const remedy = this.reason._tag === "GuestFailed" ? `; ${remedyOf(this.reason.phase)}` : afresh[tag] ?? ""
+      return `${detail}${remedy}`
+    }
+    // Whoever is parked stays so, whatever was asked of it.
+    const known = selfExplaining.includes(tag) && this.guest !== "parked"
+    return `${detail}; ${whereabouts[this.guest]}${known ? "" : remedies[this.guest]}`
   }
 }
 

@@ -345,7 +345,7 @@ export const listen = Effect.fnUntraced(function*(
       return Effect.sync(() =>
         fail(
           failure?.error ?? failedHere(times.resumed === undefined ? "none" : "parked")(
-            new Refused({ detail: "the incoming migration was ended here" })
+            new Refused({ detail: "the incoming migration was ended here: receive again to take another" })
           )
         )
       )

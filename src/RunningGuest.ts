@@ -212,13 +212,16 @@ export class RunningGuest implements GuestHandle {
   readonly pause: Effect.Effect<void, GuestError | MigrationError> = Effect.gen({ self: this }, function*() {
     if (this.#gate._tag === "Closed") return yield* this.#refusedBy(this.#gate.error)
     if (this.#outgoing !== undefined) {
-      return yield* this.#refused("the guest is being migrated: it cannot be paused now", "source")
+      return yield* this.#refused(
+        "the guest is being migrated: it cannot be paused now, wait for the migration or cancel it",
+        "source"
+      )
     }
     if (
       this.side === "destination" && this.#state !== "running" && this.#state !== "completed" &&
       this.#state !== "paused"
     ) {
-      return yield* this.#refused("the guest has not arrived yet: it cannot be paused", "source")
+      return yield* this.#refused("the guest has not arrived yet: it cannot be paused, wait until it runs", "source")
     }
     if (this.#pausedByUser) return
     this.#pausedByUser = true
@@ -230,7 +233,10 @@ export class RunningGuest implements GuestHandle {
   readonly resume: Effect.Effect<void, GuestError | MigrationError> = Effect.gen({ self: this }, function*() {
     if (this.#gate._tag === "Closed") return yield* this.#refusedBy(this.#gate.error)
     if (this.#outgoing !== undefined) {
-      return yield* this.#refused("the guest is being migrated: it cannot be resumed now", "source")
+      return yield* this.#refused(
+        "the guest is being migrated: it cannot be resumed now, wait for the migration or cancel it",
+        "source"
+      )
     }
     if (!this.#pausedByUser) return
     this.#pausedByUser = false
@@ -244,12 +250,12 @@ export class RunningGuest implements GuestHandle {
     if (outgoing === undefined) {
       return yield* this.#gate._tag === "Closed"
         ? this.#refusedBy(this.#gate.error)
-        : this.#refused("no migration of this guest is under way", "source")
+        : this.#refused("no migration of this guest is under way: there is nothing to cancel, see its status", "source")
     }
     // One that failed or was cancelled before the latch and is not over yet is waited for: the guest is about to run on.
     if (outgoing.latched && outgoing.refuses({ _tag: "Cancel" })) {
       return yield* this.#refused(
-        "the guest has switched over: the migration cannot be cancelled any more, its memory follows it",
+        "the guest has switched over: the migration cannot be cancelled any more, wait until its memory has followed it",
         "destination"
       )
     }

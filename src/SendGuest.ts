@@ -118,7 +118,9 @@ const untilLatch = Effect.fnUntraced(function*(
         Effect.fail(
           new LinkFailed({
             code: "TIMEOUT",
-            detail: `no connection to ${typeof to === "string" ? to : "the peer"} within ${settings.connectMillis} ms`
+            detail: `no connection to ${
+              typeof to === "string" ? to : "the peer"
+            } within ${settings.connectMillis} ms; check the address, and that a firewall lets it through`
           })
         )
     })

@@ -75,7 +75,11 @@ export const start = Effect.fnUntraced(function*(
   })
   child.on("error", (error) => {
     fail(
-      new Failure({ tag: "ChildFailed", message: `the ${name} process cannot be started: ${error.message}`, code: 70 })
+      new Failure({
+        tag: "ChildFailed",
+        message: `the ${name} process cannot be started: ${error.message}; reinstall postcopy if its Node is gone`,
+        code: 70
+      })
     )
     Deferred.doneUnsafe(exited, Exit.void)
   })

@@ -40,7 +40,7 @@ export const connect = Effect.fnUntraced(
   function*(path: string): Effect.fn.Return<ControlClient, Failure, Scope.Scope> {
     if (path === "" || Buffer.byteLength(path) > MAX_PATH_BYTES) {
       return yield* usage(
-        `--control takes a path of 1 to ${MAX_PATH_BYTES} bytes, the one given has ${Buffer.byteLength(path)}`
+        `the control socket's path has ${Buffer.byteLength(path)} bytes; give --control one of 1 to ${MAX_PATH_BYTES}`
       )
     }
     const protocol = yield* Layer.build(

@@ -131,5 +131,8 @@ const toJson = (answer: unknown): Effect.Effect<string, GuestError> =>
 const noDescriptors = new MigrationError({
   side: "source",
   guest: "source",
-  reason: new InvalidArgument({ detail: "the guest's process takes no descriptors: its addon is not built" })
+  reason: new InvalidArgument({
+    detail:
+      "the guest's process takes no descriptors: its addon is not built; run npm rebuild there, or use tcp: or unix:"
+  })
 })

@@ -75,7 +75,7 @@ export const listen = Effect.fnUntraced(
     ).pipe(
       Effect.mapError((error) => {
         const cause = error.reason.cause as NodeJS.ErrnoException
-        return usage(`cannot listen at the control socket ${path}: ${cause.message}`)
+        return usage(`cannot listen at the control socket ${path}: ${cause.message}; give --control another path`)
       })
     )
   }

@@ -80,7 +80,7 @@ const observe = Effect.fnUntraced(function*({ client }: DemoTraffic.Side): Effec
         tag: "Stalled",
         message: `no page has arrived for ${
           STALL_MILLIS / 1000
-        } s and ${left} are missing; the destination is ${status.state}`,
+        } s and ${left} are missing; the destination is ${status.state}; this is a bug of postcopy, please report it`,
         code: 70
       })
     }

@@ -3,7 +3,7 @@
  * their own types up to here; this file alone knows which exit code each of them is (interface: exit codes).
  */
 import * as Data from "effect/Data"
-import type { GuestError } from "../guests/GuestError.ts"
+import { type GuestError, remedyOf } from "../guests/GuestError.ts"
 import { exitCode, type MigrationError } from "../MigrationError.ts"
 
 export class Failure extends Data.TaggedError("Failure")<{
@@ -44,7 +44,7 @@ export const fromMigration = (error: MigrationError): Failure =>
 export const fromGuest = (error: GuestError): Failure =>
   new Failure({
     tag: "GuestError",
-    message: error.message,
+    message: `${error.message}; ${remedyOf(error.phase)}`,
     code: harmless.includes(error.phase) ? 1 : 70,
     details: { phase: error.phase }
   })

@@ -36,7 +36,8 @@ const OWING_INTERVAL = "50 millis"
 
 const lostPages = new Failure({
   tag: "GuestLost",
-  message: "ended by a second signal: pages that the destination had not fetched are lost, and the guest with them",
+  message:
+    "ended by a second signal: pages that the destination had not fetched are lost, and the guest with them; start it anew",
   code: 70
 })
 

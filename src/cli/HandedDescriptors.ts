@@ -62,7 +62,12 @@ export const serve = Effect.fnUntraced(
           addon.setNonBlocking(descriptor, true)
           return descriptor
         },
-        catch: (error) => usage(`cannot listen at ${path}, beside the control socket: ${(error as Error).message}`)
+        catch: (error) =>
+          usage(
+            `cannot listen at ${path}, beside the control socket: ${
+              (error as Error).message
+            }; give --control another path`
+          )
       }),
       (descriptor) =>
         Effect.sync(() => {
@@ -131,7 +136,7 @@ export const give = Effect.fnUntraced(
         usage(
           `fd:${fd} cannot be handed to the guest's process at ${path} (${
             (error as NodeJS.ErrnoException).code
-          }); is it still there, with its addon built?`
+          }); look whether it is still there, with its addon built`
         )
     }).pipe(Effect.flatMap(owned))
     addon.setNonBlocking(connection, true)

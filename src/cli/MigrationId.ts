@@ -18,7 +18,7 @@ export const fromEnvironment = Effect.fnUntraced(
     if (id === undefined || id === "") return undefined
     if (NAME.test(id)) return id
     return yield* usage(
-      `${VARIABLE} in the environment is no name for a migration: 1 to 128 letters, digits and ._:- are`
+      `${VARIABLE} in the environment is no name for a migration; give it 1 to 128 letters, digits and ._:-`
     )
   }
 )

@@ -180,7 +180,12 @@ export const open = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
         if (path === undefined) return
         yield* Effect.try({
           try: () => ReportFile.write(path, contents(recorder.latest())),
-          catch: (error) => usage(`the report ${path} could not be written (${(error as NodeJS.ErrnoException).code})`)
+          catch: (error) =>
+            usage(
+              `the report ${path} could not be written (${
+                (error as NodeJS.ErrnoException).code
+              }); give --report a place with room`
+            )
         })
         yield* output.note(`report: ${path}`)
       }),

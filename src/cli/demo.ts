@@ -35,7 +35,7 @@ const different = (outcome: Outcome): Failure =>
   new Failure({
     tag: "NotVerified",
     message:
-      `the guest's contents are not what they were: before: ${outcome.before.words}; after: ${outcome.after.words}`,
+      `the guest's contents are not what they were: before: ${outcome.before.words}; after: ${outcome.after.words}; this is a bug of postcopy, please report it`,
     code: 70
   })
 

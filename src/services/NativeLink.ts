@@ -10,6 +10,7 @@ import * as fs from "node:fs"
 import type { Descriptor, SystemError } from "userfaultfd-napi"
 import { InvalidArgument, LinkFailed, Refused, type Unsupported } from "../MigrationError.ts"
 import type { Addon } from "../native/Binding.ts"
+import * as ConnectFailure from "./ConnectFailure.ts"
 import type { Endpoint } from "./Endpoint.ts"
 import { type Link, markPlain } from "./Link.ts"
 import type { Listener } from "./Links.ts"
@@ -21,9 +22,9 @@ const TCP_NOT_SENT_LOW_WATER = 16 * 1024
 /** TCP receiver: enough for the background stream at the rate a daemon installs pages. */
 const TCP_RECEIVE_BUFFER = 256 * 1024
 
-const asLinkFailed = (what: string) => (cause: unknown) => {
+const listenFailed = (uri: string, cause: unknown) => {
   const { code, message } = cause as SystemError
-  return new LinkFailed({ detail: `${what}: ${message}`, code: code ?? "EIO" })
+  return ConnectFailure.toListen(uri, code ?? "EIO", message)
 }
 
 /**
@@ -106,15 +107,18 @@ export const adoptNumber = (addon: Addon, fd: number): Effect.Effect<Link, Inval
   Effect.suspend(() => {
     const taken = Result.try({ try: () => addon.Descriptor.adopt(fd), catch: (e) => e as SystemError })
     return Result.isFailure(taken)
-      ? Effect.fail(new InvalidArgument({ detail: `fd:${fd} is not an open descriptor (${taken.failure.code})` }))
+      ? Effect.fail(
+        new InvalidArgument({
+          detail: `fd:${fd} is not an open descriptor (${taken.failure.code}): open it before, or use tcp: or unix:`
+        })
+      )
       : adopt(addon, taken.success, `fd:${fd}`)
   })
 
 const resolve = (host: string): Effect.Effect<string, LinkFailed> =>
   Effect.tryPromise({
     try: () => dns.lookup(host).then(({ address }) => address),
-    catch: (e) =>
-      new LinkFailed({ detail: `cannot resolve host "${host}"`, code: (e as SystemError).code ?? "ENOTFOUND" })
+    catch: (e) => ConnectFailure.toResolve(host, (e as SystemError).code ?? "ENOTFOUND")
   })
 
 /** Waits until a descriptor is ready for `events`. The poller is closed in every case. */
@@ -136,7 +140,10 @@ export const connect = (
   endpoint: Endpoint,
   uri: string
 ): Effect.Effect<Link, InvalidArgument | LinkFailed> => {
-  const failed = asLinkFailed(`cannot connect to ${uri}`)
+  const failed = (cause: unknown) => {
+    const { code, message } = cause as SystemError
+    return ConnectFailure.toConnect(uri, code ?? "EIO", message)
+  }
   switch (endpoint._tag) {
     case "Fd":
       return adoptNumber(addon, endpoint.fd)
@@ -151,7 +158,7 @@ export const connect = (
             const errno = addon.socketError(descriptor)
             if (errno === 0) return Effect.sync(() => fromDescriptor(addon, descriptor, uri))
             const code = addon.errnoName(errno)
-            return Effect.fail(new LinkFailed({ detail: `cannot connect to ${uri}: ${code}`, code }))
+            return Effect.fail(ConnectFailure.toConnect(uri, code))
           })),
           Effect.onError(() => closing(descriptor))
         )
@@ -179,7 +186,7 @@ const bindUnix = (addon: Addon, path: string): Effect.Effect<Descriptor, Refused
         if (state === "stale") fs.unlinkSync(path)
         return addon.listenUnix(path, 1)
       },
-      catch: asLinkFailed(`cannot listen at ${path}`)
+      catch: (cause) => listenFailed(`unix:${path}`, cause)
     })
   })
 
@@ -188,7 +195,7 @@ const accepting = (addon: Addon, descriptor: Descriptor): Effect.Effect<Descript
     while (true) {
       const taken = yield* Effect.try({
         try: () => addon.accept(descriptor),
-        catch: asLinkFailed("cannot accept a connection")
+        catch: (cause) => listenFailed("the socket that was open", cause)
       })
       if (taken !== null) return taken
       yield* ready(addon, descriptor, addon.constants.READABLE)
@@ -227,16 +234,12 @@ export const listen = (
         const descriptor = yield* Effect.try({
           try: () => addon.listenTcp(address, endpoint.port, 1),
           catch: (cause) => {
-            const { code, message } = cause as SystemError
-            return code === "EADDRINUSE"
+            return (cause as SystemError).code === "EADDRINUSE"
               ? new Refused({
                 detail:
                   `another process listens at tcp:${endpoint.host}:${endpoint.port} (EADDRINUSE): choose another port`
               })
-              : new LinkFailed({
-                detail: `cannot listen at tcp:${endpoint.host}:${endpoint.port}: ${message}`,
-                code: code ?? "EIO"
-              })
+              : listenFailed(`tcp:${endpoint.host}:${endpoint.port}`, cause)
           }
         })
         yield* Effect.addFinalizer(() => closing(descriptor))

@@ -5,6 +5,7 @@
 import * as Effect from "effect/Effect"
 import * as net from "node:net"
 import { InvalidArgument, LinkFailed } from "../MigrationError.ts"
+import * as ConnectFailure from "./ConnectFailure.ts"
 import type { Endpoint } from "./Endpoint.ts"
 import { AGAIN, type Link } from "./Link.ts"
 
@@ -103,7 +104,10 @@ export const connect = (endpoint: Endpoint, uri: string): Effect.Effect<Link, In
   if (endpoint._tag === "Fd") {
     return Effect.try({
       try: () => fromSocket(new net.Socket({ fd: endpoint.fd, readable: true, writable: true }), uri),
-      catch: () => new InvalidArgument({ detail: `${uri} is not a connected stream socket (EINVAL)` })
+      catch: () =>
+        new InvalidArgument({
+          detail: `${uri} is not a connected stream socket (EINVAL): give one that is open for reading and writing`
+        })
     })
   }
   return Effect.callback<Link, LinkFailed>((resume) => {
@@ -116,7 +120,9 @@ export const connect = (endpoint: Endpoint, uri: string): Effect.Effect<Link, In
     })
     socket.once("error", (error: NodeJS.ErrnoException) =>
       resume(Effect.fail(
-        new LinkFailed({ detail: `cannot connect to ${uri}: ${error.message}`, code: error.code ?? "EIO" })
+        error.code === "ENOTFOUND" && endpoint._tag === "Tcp"
+          ? ConnectFailure.toResolve(endpoint.host, error.code)
+          : ConnectFailure.toConnect(uri, error.code ?? "EIO", error.message)
       )))
     return Effect.sync(() => socket.destroy())
   })
