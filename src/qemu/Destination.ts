@@ -60,7 +60,7 @@ export const recover = (
     if (status !== "postcopy-paused") {
       return yield* new Refused({
         detail:
-          `the destination's migration is ${status}: only one that is postcopy-paused can be resumed, look at it with info migrate`
+          `the destination's migration is ${status}: only one that is postcopy-paused can be resumed, look at its info migrate`
       })
     }
     const sizes = yield* Monitor.pageSizes(qmp)

@@ -37,7 +37,7 @@ const made =
 
 /** Words that tell somebody to do something, or what is expected of them. */
 const tells =
-  /\b(give|use|choose|try|start|run|end|quit|remove|create|open it|wait|see|look|read|quote|receive again|migrate (?:it|again)|resume|report it|report (?:this|is)|run npm|needed|expected|is possible|set it|pass|cancel it|to take|leave out|reinstall|--help)\b/
+  /\b(give|use|choose|try|start|run|end|quit|remove|create|open it|wait|see|look|read|quote|receive again|migrate (?:it|again)|resume|report it|report (?:this|is)|run npm|needed|expected|is possible|set it|pass|cancel it|to take|leave out|reinstall|save the|--help)\b/
 
 const sources = () => {
   const folder = fileURLToPath(new URL("../../src/", import.meta.url))
