@@ -168,6 +168,16 @@ describe("Poller", () => {
   })
 })
 
+/** Two threads that wait for the two pages of a region, and a poller with room for one event that was not started yet. */
+const twoWaiting = async (g: ReturnType<typeof anonymous>) => {
+  const ring = new Float64Array(Uffd.EVENT_WORDS)
+  const poller = new Uffd.FaultPoller(g.uffd, ring)
+  const touchers = await Promise.all([0, 1].map(() => Toucher.start(g.region)))
+  const bytes = touchers.map((toucher, i) => toucher.byte(i * P))
+  await queued(g.uffd, () => pendingFaults(g.uffd) === 2)
+  return { ring, poller, touchers, bytes }
+}
+
 describe.skipIf(!available)("FaultPoller", () => {
   it("says that its ring was transferred away, and pauses", async () => {
     using g = anonymous(1)
@@ -241,11 +251,7 @@ describe.skipIf(!available)("FaultPoller", () => {
     ["starts it anew without lingering", (poller: Uffd.FaultPoller, next: () => void) => poller.start(next)]
   ])("is asked nothing more by its lingering callback that %s", async (what, act) => {
     using g = anonymous(2)
-    const ring = new Float64Array(Uffd.EVENT_WORDS)
-    const poller = new Uffd.FaultPoller(g.uffd, ring)
-    const touchers = await Promise.all([0, 1].map(() => Toucher.start(g.region)))
-    const bytes = touchers.map((toucher, i) => toucher.byte(i * P))
-    await queued(g.uffd, () => pendingFaults(g.uffd) === 2)
+    const { bytes, poller, ring, touchers } = await twoWaiting(g)
     const counts: Array<string> = []
     const serve = () => Uffd.copy(g.uffd, ring[2]!, page(7), 0, P, 0)
     const both = new Promise<void>((resolve) => {
@@ -276,11 +282,7 @@ describe.skipIf(!available)("FaultPoller", () => {
 
   it("says while it lingers that its ring was transferred away, once", async () => {
     using g = anonymous(2)
-    const ring = new Float64Array(Uffd.EVENT_WORDS)
-    const poller = new Uffd.FaultPoller(g.uffd, ring)
-    const touchers = await Promise.all([0, 1].map(() => Toucher.start(g.region)))
-    const bytes = touchers.map((toucher, i) => toucher.byte(i * P))
-    await queued(g.uffd, () => pendingFaults(g.uffd) === 2)
+    const { bytes, poller, ring, touchers } = await twoWaiting(g)
     const counts: Array<number> = []
     const said = new Promise<void>((resolve) => {
       poller.start((count) => {
