@@ -67,7 +67,7 @@ export const answerOver =
 
     const push = (): boolean => {
       if (cursor >= pages || plan[Answer.pendingEnd]! > 0) return false
-    if (plan[Answer.unread]! > 0 && link.unsent() > plan[Answer.unread]!) return false
+      if (plan[Answer.unread]! > 0 && link.unsent() > plan[Answer.unread]!) return false
       const runs: Array<[first: number, fills: number, bytes: number, pages: number]> = []
       let end = 0
       let page = cursor
