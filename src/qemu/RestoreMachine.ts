@@ -95,11 +95,6 @@ export interface Restoring {
   readonly finished: Effect.Effect<RestoreReport, QemuReason>
 }
 
-/**
- * How long the background keeps out of the way of the guest's first faults. Milliseconds: some times what it takes until
- * its first tick. A guest that went on to touch a page after another held all of its memory up.
- */
-const FIRST_STEPS_MILLIS = 25
 /** How long the last bytes may take to be read. Milliseconds. */
 const GOODBYE_MILLIS = 5_000
 
@@ -220,7 +215,6 @@ export const begin = (options: Options): Effect.Effect<Restoring, QemuReason, Sc
       inbox,
       now: () => performance.now(),
       first: options.first,
-      firstStepsMillis: FIRST_STEPS_MILLIS,
       ...(recovered !== undefined && { received: recovered.received }),
       ...(urgent !== undefined && { urgent: { link: urgent, encoder: QemuDialect.preemptEncoder() } })
     })
