@@ -493,7 +493,7 @@ export function fetchPages(
 
 /**
  * Sends ranges of a region over a stream socket from where they lie, 64 at most: each as a be64 (its offset | `flags`) and
- * its bytes, or, when these are all equal, (offset | `fillFlags`) and that one byte. `ranges` is that of
+ * its bytes, or, when these are all equal and `fillFlags` is not 0, (offset | `fillFlags`) and that one byte. `ranges` is that of
  * {@link gatherRanges}, whose gaps mean nothing here. What the socket does not take is copied to `rest`, to be sent
  * before anything else; `rest` must hold it all.
  *

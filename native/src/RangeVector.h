@@ -17,7 +17,7 @@ namespace uffd::exchange {
 template <size_t kMost>
 class RangeVector {
  public:
-  /** Empties it; the flags are those of whole ranges and of uniform ones. */
+  /** Empties it; the flags are those of whole ranges and of uniform ones, which are whole, too, for 0. */
   void begin(uint64_t flags, uint64_t fillFlags) {
     flags_ = flags;
     fillFlags_ = fillFlags;
@@ -33,7 +33,7 @@ class RangeVector {
     const int64_t refused = memory.readable(offset, length);
     if (refused < 0) return refused - 1;
     auto* from = reinterpret_cast<uint8_t*>(memory.address() + offset);
-    const bool uniform = std::memcmp(from, from + 1, length - 1) == 0;
+    const bool uniform = fillFlags_ != 0 && std::memcmp(from, from + 1, length - 1) == 0;
     uint8_t* head = heads_ + ranges_++ * kHead;
     putWord(head, offset | (uniform ? fillFlags_ : flags_));
     if (uniform) head[kWord] = *from;

@@ -35,7 +35,7 @@ export type QuickAnswers = (nanos: number) => number | undefined
 
 export const make = ({ dialect, link, receiver, sender, targetPageSize }: Options): QuickAnswers => {
   const { simple } = dialect
-  if (simple === undefined || targetPageSize > MOST_PAGE_BYTES) return () => undefined
+  if (simple?.command === undefined || targetPageSize > MOST_PAGE_BYTES) return () => undefined
   const plan = new Float64Array(Answer.words + PageExchange.LOG_WORDS * PageExchange.LOG_ENTRIES)
   const input = new Uint8Array(INPUT_BYTES)
   const output = new Uint8Array(sender.answerBytes)

@@ -61,7 +61,7 @@ export const make = (options: Options): QuickPages => {
   const { reader, ready, states, targetPageSize, trigger, uffd } = options
   const { fetch } = uffd
   const { simple } = umem
-  if (fetch === undefined || simple === undefined || targetPageSize > MOST_PAGE_BYTES) return () => undefined
+  if (fetch === undefined || simple?.command === undefined || targetPageSize > MOST_PAGE_BYTES) return () => undefined
   const plan = new Float64Array(Fetch.words + LOG_WORDS * PageExchange.LOG_ENTRIES)
   plan[Fetch.pageSize] = targetPageSize
   plan[Fetch.pageFlags] = simple.pageFlags

@@ -56,7 +56,8 @@ export interface RequestDecoder extends Decoder<SourceRequest> {
  * it, a page a be64 (its offset in the block and flags) and its bytes, or the one byte that it repeats.
  */
 export interface SimpleExchange {
-  readonly command: number
+  /** Undefined where requests look otherwise. */
+  readonly command?: number
   readonly pageFlags: number
   readonly fillFlags: number
 }

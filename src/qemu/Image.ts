@@ -11,17 +11,24 @@ import * as fs from "node:fs"
 import { join } from "node:path"
 import type { Region } from "userfaultfd-napi"
 import * as Binding from "../native/Binding.ts"
+import type { Addon } from "../native/Binding.ts"
 import { Bitmap } from "../protocol/Bitmap.ts"
 import { TARGET_PAGE_SIZE } from "../protocol/qemu/Constants.ts"
 import type { QemuBlock } from "../protocol/qemu/QemuBlock.ts"
 import * as ReceivedBitmap from "../protocol/qemu/ReceivedBitmap.ts"
 import type { Snapshot } from "../protocol/qemu/Stream.ts"
-import type { SourceBlock } from "../services/GuestMemory.ts"
+import { RANGE_WORDS, type SourceBlock } from "../services/GuestMemory.ts"
+import { plainDescriptor } from "../services/Link.ts"
 import { decode, files, type Manifest } from "./Manifest.ts"
 import { ImageFailed } from "./QemuError.ts"
 
-/** Bytes read through the mapping before its pages are let go of: they stay in the page cache, which all restores share. */
-const RESIDENT_BYTES = 8 * 1024 * 1024
+/**
+ * Bytes read through a mapping before its pages are let go of: they stay in the page cache, which all restores share. The
+ * calls are a thousandth of the time of sending so much.
+ */
+const RESIDENT_BYTES = 1024 * 1024
+const EIO = 5
+const ENOSYS = 38
 const MADV_DONTNEED = 4
 /** Bytes read at once by `verify`. */
 const VERIFY_BYTES = 1024 * 1024
@@ -121,50 +128,105 @@ export const open = (path: string): Effect.Effect<Image, ImageFailed> =>
     return { path, manifest, snapshot: { configuration, blocks, devices }, stored: ReceivedBitmap.decode(pages, total) }
   })
 
-/** How pages are read: `length` bytes at `offset` of the memory file. */
-type Read = (offset: number, into: Uint8Array, at: number, length: number) => number
+/** How the bytes of a block are read and sent; a hole is not asked for. */
+type Access = Pick<SourceBlock, "read" | "send">
 
 /** Through a shared mapping. What was touched is let go of again and again, so that it does not add up. */
-const mapped = (region: Region): Read => {
+const mapped = (addon: Addon, region: Region): Access => {
   let resident = 0
-  return (offset, into, at, length) => {
-    const n = region.read(offset, into, at, length)
-    resident += length
-    if (resident >= RESIDENT_BYTES) {
-      resident = 0
-      region.madvise(0, region.length, MADV_DONTNEED)
+  const touched = (bytes: number) => {
+    resident += bytes
+    if (resident < RESIDENT_BYTES) return
+    resident = 0
+    region.madvise(0, region.length, MADV_DONTNEED)
+  }
+  return {
+    read: (offset, into, at, length) => {
+      const n = region.read(offset, into, at, length)
+      touched(length)
+      return n
+    },
+    send: (link, ranges, count, flags, _fillFlags, rest) => {
+      const descriptor = plainDescriptor(link)
+      if (descriptor === undefined) return -ENOSYS
+      // Whole, also those of one byte: QEMU takes only zero as a fill byte to be sure of, and zero pages are holes.
+      const n = addon.sendRanges(descriptor, region, ranges, count, flags, 0, rest)
+      touched(count * TARGET_PAGE_SIZE)
+      return n
     }
-    return n
   }
 }
 
 /** Where the file cannot be mapped: it may not be written (mappings are made for both), or there is no addon. */
-const direct = (fd: number): Read => (offset, into, at, length) => {
-  try {
-    return fs.readSync(fd, into, at, length, offset)
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).errno ?? -5
+const direct = (fd: number, base: number): Access => ({
+  read: (offset, into, at, length) => {
+    try {
+      return fs.readSync(fd, into, at, length, base + offset)
+    } catch (error) {
+      return (error as NodeJS.ErrnoException).errno ?? -EIO
+    }
   }
-}
+})
 
 const opened = (path: string, flags: string): Effect.Effect<number, ImageFailed, Scope.Scope> =>
   Effect.acquireRelease(reading(path, () => fs.openSync(path, flags)), (fd) => Effect.sync(() => fs.closeSync(fd)))
 
-const mapping = Effect.fnUntraced(function*(path: string, length: number) {
+/** A mapping for each block: a page's address in its block is what the stream says of it. */
+const mapping = Effect.fnUntraced(function*(path: string, blocks: Manifest["blocks"]) {
   const addon = Binding.load()
   if (addon === undefined) return undefined
   const fd = yield* opened(path, "r+")
-  return yield* Effect.acquireRelease(
-    reading(path, () => {
-      const descriptor = addon.Descriptor.duplicate(fd)
-      try {
-        return addon.Region.map(descriptor, 0, length)
-      } finally {
-        descriptor.close()
-      }
-    }),
-    (region) => Effect.sync(() => region.close())
-  )
+  return yield* Effect.forEach(blocks, ({ length, offset }) =>
+    Effect.acquireRelease(
+      reading(path, () => {
+        const descriptor = addon.Descriptor.duplicate(fd)
+        try {
+          return addon.Region.map(descriptor, offset, length)
+        } finally {
+          descriptor.close()
+        }
+      }),
+      (region) => Effect.sync(() => region.close())
+    ).pipe(Effect.map((region) => mapped(addon, region))))
+})
+
+/** A block of an image: `access` to the file where it has a page, zeros where it has a hole, which is never touched. */
+const blockOf = (
+  { idstr, length, pageSize }: QemuBlock,
+  isStored: (offset: number) => boolean,
+  { read, send }: Access
+): SourceBlock => ({
+  idstr,
+  length,
+  hostPageSize: pageSize,
+  fillByte: (offset) => isStored(offset) ? -1 : 0,
+  read: (offset, into, at, n) => {
+    const done = read(offset, into, at, n)
+    return done === n || done < 0 ? done : -EIO
+  },
+  gather: (ranges, count, into, at) => {
+    let end = at
+    let done = 0
+    for (; done < count; done++) {
+      const words = done * RANGE_WORDS
+      const offset = ranges[words]!
+      const n = ranges[words + 1]!
+      const start = end + ranges[words + 2]!
+      if (start + n > into.length) break
+      const stored = isStored(offset)
+      ranges[words + 3] = stored ? -1 : 0
+      if (!stored) into[start] = 0
+      else if (read(offset, into, start, n) !== n) return done > 0 ? done : -EIO
+      end = start + (stored ? n : 1)
+    }
+    return done
+  },
+  ...(send !== undefined && {
+    send: (link, ranges, count, flags, fillFlags, rest) => {
+      for (let i = 0; i < count; i++) if (!isStored(ranges[i * RANGE_WORDS]!)) return -ENOSYS
+      return send(link, ranges, count, flags, fillFlags, rest)
+    }
+  })
 })
 
 /** The image's blocks as the sender reads them, until the scope ends. `blocks`: as the destination has them. */
@@ -174,21 +236,12 @@ export const memory = (
 ): Effect.Effect<ReadonlyArray<SourceBlock>, ImageFailed, Scope.Scope> =>
   Effect.gen(function*() {
     const file = join(path, files.memory)
-    const region = Option.getOrUndefined(yield* Effect.option(mapping(file, manifest.memory.length)))
-    const read = region !== undefined ? mapped(region) : direct(yield* opened(file, "r"))
-    return manifest.blocks.map((block, i): SourceBlock => {
-      const base = block.offset / TARGET_PAGE_SIZE
-      return {
-        idstr: block.idstr,
-        length: block.length,
-        hostPageSize: blocks[i]!.pageSize,
-        // A page of the file that is not held is zero whatever the file says, and is never touched.
-        fillByte: (offset) => stored.test(base + offset / TARGET_PAGE_SIZE) ? -1 : 0,
-        read: (offset, into, at, length) => {
-          const n = read(block.offset + offset, into, at, length)
-          return n === length || n < 0 ? n : -5
-        }
-      }
+    const regions = Option.getOrUndefined(yield* Effect.option(mapping(file, manifest.blocks)))
+    const fd = regions === undefined ? yield* opened(file, "r") : -1
+    return manifest.blocks.map(({ offset }, i): SourceBlock => {
+      const base = offset / TARGET_PAGE_SIZE
+      const isStored = (at: number) => stored.test(base + at / TARGET_PAGE_SIZE)
+      return blockOf(blocks[i]!, isStored, regions?.[i] ?? direct(fd, offset))
     })
   })
 

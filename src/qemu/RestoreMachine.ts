@@ -95,6 +95,11 @@ export interface Restoring {
   readonly finished: Effect.Effect<RestoreReport, QemuReason>
 }
 
+/**
+ * How long the background waits for the first request after the destination's first PONG. Milliseconds: its devices ask
+ * while they are loaded, and whatever was sent before would have to be placed first.
+ */
+const FIRST_ASK_MILLIS = 10
 /** How long the last bytes may take to be read. Milliseconds. */
 const GOODBYE_MILLIS = 5_000
 
@@ -217,6 +222,7 @@ export const begin = (options: Options): Effect.Effect<Restoring, QemuReason, Sc
       inbox,
       now: () => performance.now(),
       first: options.first,
+      firstAskMillis: FIRST_ASK_MILLIS,
       ...(recovered !== undefined && { received: recovered.received }),
       ...(urgent !== undefined && { urgent: { link: urgent, encoder: QemuDialect.preemptEncoder() } })
     })

@@ -67,7 +67,7 @@ export const answerOver =
 
     const push = (): boolean => {
       if (cursor >= pages || plan[Answer.pendingEnd]! > 0) return false
-    if (plan[Answer.unread]! > 0 && link.unsent() > plan[Answer.unread]!) return false
+      if (plan[Answer.unread]! > 0 && link.unsent() > plan[Answer.unread]!) return false
       const runs: Array<[first: number, fills: number, bytes: number, pages: number]> = []
       let end = 0
       let page = cursor
@@ -144,6 +144,26 @@ export const answerOver =
     return log.count
   }
 
+/** Makes pages of one byte whole again; false when `rest` has no room for them. */
+const unfold = (ranges: Float64Array, count: number, rest: Uint8Array): boolean => {
+  let at = 0
+  for (let i = 0; i < count; i++) {
+    const [length, , byte] = ranges.subarray(i * LOG_WORDS + 1, (i + 1) * LOG_WORDS) as unknown as [
+      number,
+      number,
+      number
+    ]
+    const data = at + WORD
+    at = data + length
+    if (at > rest.length) return false
+    if (byte < 0) continue
+    rest.copyWithin(at, data + 1)
+    rest.fill(byte, data, at)
+    ranges[i * LOG_WORDS + 3] = -1
+  }
+  return true
+}
+
 /** `send` of a source's block. */
 export const sendOver =
   (gather: NonNullable<SourceBlock["gather"]>): NonNullable<SourceBlock["send"]> =>
@@ -151,6 +171,7 @@ export const sendOver =
     for (let i = 0; i < count; i++) ranges[i * LOG_WORDS + 2] = WORD
     const taken = gather(ranges, count, rest, 0)
     if (taken < count) return taken < 0 ? taken : ENOBUFS
+    if (fillFlags === 0 && !unfold(ranges, count, rest)) return ENOBUFS
     let end = 0
     for (let i = 0; i < count; i++) {
       const [offset, length, , byte] = ranges.subarray(i * LOG_WORDS, (i + 1) * LOG_WORDS) as unknown as [

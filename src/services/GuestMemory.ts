@@ -36,7 +36,8 @@ export interface SourceBlock extends RamBlock {
   ) => number
   /**
    * Sends ranges as records that continue the block, from where they lie: bytes of them in `rest` that the link has not
-   * taken, or -errno when nothing was sent. `ranges` is that of {@link SourceBlock.gather}.
+   * taken, or -errno when nothing was sent. `ranges` is that of {@link SourceBlock.gather}; without `fillFlags` (0) a range
+   * of one byte travels whole.
    */
   readonly send?: (
     link: Link,

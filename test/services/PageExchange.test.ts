@@ -273,10 +273,10 @@ for (const which of ["native", "reference"] as const) {
       const send: NonNullable<SourceBlock["send"]> = which === "reference"
         ? sendOver((ranges, count, into, at) => addon.gatherRanges(region, ranges, count, into, at))
         : (link, ...given) => addon.sendRanges(link.descriptor!, region, ...given)
-      const run = (pages: ReadonlyArray<number>, rest: Uint8Array, length = P) => {
+      const run = (pages: ReadonlyArray<number>, rest: Uint8Array, length = P, fillFlags = FILL_FLAGS) => {
         const ranges = new Float64Array(pages.length * RANGE_WORDS)
         for (const [i, page] of pages.entries()) ranges.set([page * P, length], i * RANGE_WORDS)
-        const left = send(link, ranges, pages.length, PAGE_FLAGS, FILL_FLAGS, rest)
+        const left = send(link, ranges, pages.length, PAGE_FLAGS, fillFlags, rest)
         return { left, fills: pages.map((_, i) => ranges[i * RANGE_WORDS + 3]!) }
       }
       return { far, link, region, run }
@@ -286,6 +286,18 @@ for (const which of ["native", "reference"] as const) {
       const { far, run } = rig()
       assert.deepStrictEqual(run([5, 3, 6, 0], new Uint8Array(5 * P)), { left: 0, fills: [-1, 3, -1, 0] })
       assert.deepStrictEqual(readAll(far), concat(recordOf(5), recordOf(3), recordOf(6), recordOf(0)))
+    })
+
+    it("sends pages of one byte whole where no flags say otherwise", () => {
+      const { far, run } = rig()
+      const whole = (page: number) => {
+        const record = new Uint8Array(8 + P)
+        new DataView(record.buffer).setBigUint64(0, BigInt(page * P) | BigInt(PAGE_FLAGS))
+        record.set(contentOf(page), 8)
+        return record
+      }
+      assert.deepStrictEqual(run([3, 5, 0], new Uint8Array(4 * P), P, 0), { left: 0, fills: [-1, -1, -1] })
+      assert.deepStrictEqual(readAll(far), concat(whole(3), whole(5), whole(0)))
     })
 
     it("gives back what the link does not take, at any byte, so that the stream goes on", () => {

@@ -5,7 +5,7 @@
 import type { Decoder, Outcome } from "../Decoder.ts"
 import type { Dialect, PageEncoder, SourceRequest } from "../Dialect.ts"
 import * as RamStream from "../umem/RamStream.ts"
-import { TARGET_PAGE_SIZE } from "./Constants.ts"
+import { RamFlag, TARGET_PAGE_SIZE } from "./Constants.ts"
 import type { QemuBlock } from "./QemuBlock.ts"
 import * as ReturnPath from "./ReturnPath.ts"
 import * as Stream from "./Stream.ts"
@@ -82,5 +82,6 @@ export const make = (options: Options): Dialect => ({
   name: "qemu",
   encoder: () => Stream.pageEncoder(Stream.ending()),
   requests: () => new Requests(options),
+  simple: { pageFlags: RamFlag.Page | RamFlag.Continue, fillFlags: RamFlag.Zero | RamFlag.Continue },
   mayEndEarly: false
 })

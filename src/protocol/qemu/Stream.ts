@@ -132,6 +132,9 @@ export const ending = (): Uint8Array =>
   new Bytes().raw(RamStream.eos()).raw(footer(RAM_SECTION)).raw(sectionEnd(RAM_SECTION)).raw(RamStream.eos())
     .raw(footer(RAM_SECTION)).raw(eof()).done()
 
+/** A word with address and flags: what precedes a page of the block of the one before it. */
+const CONTINUED_BYTES = 8
+
 /** Page records of one channel. QEMU takes only zero as a fill byte to be sure of. */
 export const pageEncoder = (end: Uint8Array): PageEncoder => {
   const { fill, page } = RamStream.encoder({ targetPageSize: TARGET_PAGE_SIZE })
@@ -139,6 +142,8 @@ export const pageEncoder = (end: Uint8Array): PageEncoder => {
     page,
     fill,
     fills: (byte) => byte === 0,
+    // Only of pages that are zero, or whole: an image knows no others.
+    continuedBytes: CONTINUED_BYTES,
     end: (into, at) => {
       into.set(end, at)
       return end.length
