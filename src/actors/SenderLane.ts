@@ -114,15 +114,23 @@ export const make = (options: Options): SenderLane => {
     }
   }
 
+  const emitEach = (state: BlockState, pages: Float64Array, from: number, count: number): Reason | undefined => {
+    for (let i = from; i < count; i++) {
+      const failed = encode(state, pages[i]!)
+      if (failed !== undefined) return failed
+    }
+    return undefined
+  }
+
   const emitRun = (state: BlockState, pages: Float64Array, count: number): Reason | undefined => {
     const { continuedBytes } = encoder
     let from = 0
     // The record that names its block is not like the others; nor is any where the dialect or the block has no bursts.
-    while (from < count && (block !== state.block || continuedBytes === undefined || block.gather === undefined)) {
-      const failed = encode(state, pages[from++]!)
-      if (failed !== undefined) return failed
+    if (continuedBytes === undefined || state.block.gather === undefined) return emitEach(state, pages, 0, count)
+    if (block !== state.block) {
+      const failed = emitEach(state, pages, 0, from = 1)
+      if (failed !== undefined || count === 1) return failed
     }
-    if (from === count) return undefined
     const { gather, idstr, send } = state.block
     for (let i = from, word = 0; i < count; i++, word += RANGE_WORDS) {
       ranges[word] = pages[i]! * targetPageSize
@@ -140,6 +148,10 @@ export const make = (options: Options): SenderLane => {
     }
     const taken = gather!(ranges, count - from, out, end)
     if (taken < count - from) return unreadable(idstr, taken < 0 ? taken : -EFAULT)
+    // A page of one byte that the dialect has no word for was gathered as that byte: it has to be read whole.
+    for (let word = 3; word < taken * RANGE_WORDS; word += RANGE_WORDS) {
+      if (ranges[word]! >= 0 && !encoder.fills(ranges[word]!)) return emitEach(state, pages, from, count)
+    }
     dense = false
     for (let i = from, word = 0; i < count; i++, word += RANGE_WORDS) {
       const byte = ranges[word + 3]!
