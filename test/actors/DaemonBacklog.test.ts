@@ -51,6 +51,8 @@ const scripted = () => {
 }
 
 const PAGES = 120_000
+/** Faults, of 13 bytes each, with which the backlog is above its mark. */
+const ABOVE_MARK = 50_000
 
 const flooded = Effect.fnUntraced(function*(capacity: number) {
   const uffd = scripted()
@@ -120,6 +122,48 @@ describe("a source that does not read", () => {
       rig.sourceReading(true)
       yield* untilAsked(rig, PAGES)
       assert.strictEqual(new Set(asked(rig)).size, PAGES)
+    }))
+
+  it.effect("B19: that is owed little gets requests in the order of the faults, whatever the link has not taken", () =>
+    Effect.gen(function*() {
+      const uffd = scripted()
+      const rig = yield* DestinationRig.make({
+        blocks: { ram: 64 * PAGE },
+        link: { capacity: 32 },
+        wrap: () => uffd.channel
+      })
+      yield* rig.run
+      yield* until("INIT", () => rig.heard.init > 0)
+      rig.sourceReading(false)
+      const pages = Array.from({ length: 20 }, (_, i) => 63 - 3 * i)
+      for (const page of pages) uffd.fault([rig.memory.blocks[0]!.address + page * PAGE])
+      yield* settle
+      rig.sourceReading(true)
+      yield* untilAsked(rig, pages.length)
+      assert.deepStrictEqual(asked(rig), pages)
+    }))
+
+  it.effect("B13: a removal that could only be noted is told by page of its block", () =>
+    Effect.gen(function*() {
+      const uffd = scripted()
+      const rig = yield* DestinationRig.make({
+        blocks: { ram: ABOVE_MARK * PAGE, rom: 100 * PAGE },
+        link: { capacity: 64 * 1024 },
+        wrap: () => uffd.channel
+      })
+      const [ram, rom] = rig.memory.blocks.map(({ address }) => address) as [number, number]
+      yield* rig.run
+      yield* until("INIT", () => rig.heard.init > 0)
+      rig.sourceReading(false)
+      for (let page = 0; page < ABOVE_MARK; page++) uffd.fault([ram + page * PAGE])
+      for (let page = 1; page < 100; page += 2) uffd.remove(rom + page * PAGE, rom + (page + 1) * PAGE)
+      yield* settle
+      rig.sourceReading(true)
+      yield* untilAsked(rig, ABOVE_MARK)
+      const removed = () => rig.requests.flatMap(([cmd, idstr, pages]) => cmd === 5 && idstr === "rom" ? pages : [])
+      yield* until("the removals", () => removed().length === 50)
+      assert.deepStrictEqual(removed().toSorted((a, b) => a - b), Array.from({ length: 50 }, (_, i) => 2 * i + 1))
+      assert.strictEqual(rig.heard.malformed, "")
     }))
 
   it.effect("a noted fault on a page that is removed meanwhile gets zeros, and the source is told not to send it", () =>

@@ -58,6 +58,21 @@ describe("pages that cannot come any more", () => {
       }
     }))
 
+  it.effect("B23: the last record of a run, cut off by the end of the link, is no page", () =>
+    Effect.gen(function*() {
+      const lengths = { page: [1, 7, 8, 9, 2000, 4103], fill: [1, 7, 8] } as const
+      for (const kind of ["page", "fill"] as const) {
+        for (const length of lengths[kind]) {
+          const rig = yield* DestinationRig.make({ blocks })
+          const record = (page: number) => kind === "page" ? rig.page("pc.ram", page) : rig.fill("pc.ram", page, 5)
+          const run = Uint8Array.from([...record(0), ...record(1), ...record(2).subarray(0, length)])
+          const detail = yield* failing(rig, Effect.andThen(rig.feed(run), Effect.sync(() => rig.source.close())))
+          assert.include(detail, "inside a page record")
+          assert.strictEqual(rig.memory.present(), 2)
+        }
+      }
+    }))
+
   it.effect("EOS with pages missing is told as ERROR, with their number", () =>
     Effect.gen(function*() {
       const rig = yield* DestinationRig.make({ blocks })

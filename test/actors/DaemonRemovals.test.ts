@@ -108,6 +108,34 @@ describe("a removal", () => {
       assert.deepStrictEqual([counters.get("removed"), counters.get("background"), counters.missing()], [2, 4, 0])
     }))
 
+  it.effect("B62: of a part of a block leaves the rest as it was: each later part is told, and what is left is fetched", () =>
+    Effect.gen(function*() {
+      const rig = yield* DestinationRig.make({ blocks })
+      yield* rig.run
+      for (
+        const [idstr, page, count] of [["pc.ram", 0, 1], ["pc.ram", 2, 1], ["vga.vram", 1, 1], [
+          "pc.ram",
+          2,
+          2
+        ]] as const
+      ) {
+        yield* rig.memory.discard(idstr, page, count)
+        yield* settle
+      }
+      assert.deepStrictEqual(rig.requests, [[5, "pc.ram", [0]], [5, "pc.ram", [2]], [5, "vga.vram", [1]], [
+        5,
+        "pc.ram",
+        [3]
+      ]])
+      assert.deepStrictEqual(rig.memory.unregistered(), [])
+      const thread = yield* Effect.forkScoped(rig.memory.read("pc.ram", 1), { startImmediately: true })
+      yield* until("the request", () => rig.requests.length === 5)
+      assert.deepStrictEqual(rig.requests[4], [1, "pc.ram", [1]])
+      yield* rig.feed(rig.page("pc.ram", 1))
+      assert.deepStrictEqual(yield* Fiber.join(thread), pageOf("pc.ram", 1))
+      for (const page of [0, 2, 3]) assert.deepStrictEqual(yield* rig.memory.read("pc.ram", page), zeros)
+    }))
+
   it.effect("of more than 4063 pages is told in several messages, each of them legal", () =>
     Effect.gen(function*() {
       const pages = 9_000

@@ -31,7 +31,7 @@ const make = Effect.fnUntraced(function*(prefault: Effect.Effect<void>, capacity
 })
 
 describe("the guest's side", () => {
-  it.effect("hears that the daemon gave up while a touch of its pages waits for ever", () =>
+  it.effect("B66: hears that the daemon gave up while a touch of its pages waits for ever", () =>
     Effect.gen(function*() {
       const { handler, say } = yield* make(Effect.never)
       say(Pipe.triggerPageFault([3]))
@@ -41,7 +41,7 @@ describe("the guest's side", () => {
       assert.strictEqual((error as DaemonFailed).detail, "it gave up")
     }))
 
-  it.effect("hears that the daemon is gone while a touch of its pages waits for ever", () =>
+  it.effect("B66: hears that the daemon is gone while a touch of its pages waits for ever", () =>
     Effect.gen(function*() {
       const { daemon, handler, say } = yield* make(Effect.never)
       say(Pipe.triggerPageFault([3]))
@@ -50,7 +50,7 @@ describe("the guest's side", () => {
       assert.strictEqual((yield* Effect.flip(Fiber.join(handler)))._tag, "DaemonFailed")
     }))
 
-  it.effect("answers QUIT while a touch waits, and says nothing of that page any more", () =>
+  it.effect("B60: answers QUIT while a touch waits, and says nothing of that page any more", () =>
     Effect.gen(function*() {
       const { daemon, handler, say } = yield* make(Effect.never)
       say(Pipe.triggerPageFault([3]))

@@ -50,20 +50,30 @@ describe("the bandwidth limit", () => {
       assert.isAbove(next!.at, at)
     }))
 
-  it.effect("B16: a page asked for is charged to the budget", () =>
-    Effect.gen(function*() {
-      const rig = yield* SourceRig.make({ blocks: { ram: blockOf("ram", 400) }, maxBandwidth: 10 * 64 * 1024 })
-      yield* rig.begin
-      yield* settle
-      yield* TestClock.adjust(100)
-      yield* settle
-      rig.ask("ram", ...Array.from({ length: 40 }, (_, i) => 399 - i))
-      yield* settle
-      const before = rig.seen.bytes
-      yield* TestClock.adjust(50)
-      yield* settle
-      assert.strictEqual(rig.seen.bytes, before)
-    }))
+  for (const quick of [false, true]) {
+    it.effect(`B16: pages asked for come at once and are charged to the budget, ${quick ? "quickly" : "ordinarily"}`, () =>
+      Effect.gen(function*() {
+        const rig = yield* SourceRig.make({ blocks: { ram: blockOf("ram", 400) }, maxBandwidth: 0, quick })
+        yield* rig.begin
+        for (let page = 399; page > 359; page -= 8) {
+          rig.ask("ram", ...Array.from({ length: 8 }, (_, i) => page - i))
+          yield* settle
+        }
+        assert.deepStrictEqual(
+          rig.arrived.map(({ at, page }) => [page, at]),
+          Array.from({ length: 40 }, (_, i) => [399 - i, 0])
+        )
+        assert.strictEqual(rig.answeredQuickly(), quick ? 32 : 0)
+        // The guest is quiet again, and the budget of this tick spent by what it has asked for.
+        yield* TestClock.adjust(5)
+        rig.rate.set(10 * 64 * 1024)
+        yield* settle
+        assert.strictEqual(rig.arrived.length, 40)
+        yield* TestClock.adjust(95)
+        yield* settle
+        assert.isAbove(rig.arrived.length, 40)
+      }))
+  }
 
   it.effect("a change takes effect at once: off, on, and off again", () =>
     Effect.gen(function*() {

@@ -1,11 +1,13 @@
 /** What leaves the source after the switchover, and when its life ends. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber } from "effect"
+import { Effect } from "effect"
 import { TestClock } from "effect/testing"
+import { onTestFinished, vi } from "vitest"
+import { Bitmap } from "../../src/protocol/Bitmap.ts"
 import * as Request from "../../src/protocol/umem/Request.ts"
 import { blockOf, PAGE } from "./Contents.ts"
 import * as SourceRig from "./SourceRig.ts"
-import { settle, until } from "./Turns.ts"
+import { ended, settle, until } from "./Turns.ts"
 
 const two = { "pc.ram": blockOf("pc.ram", 40, { 3: 0, 7: 255 }), "vga.vram": blockOf("vga.vram", 9) }
 const range = (n: number) => Array.from({ length: n }, (_, i) => i)
@@ -102,10 +104,35 @@ describe("the source's page stream", () => {
       assert.deepStrictEqual(pages.slice(at, at + 5), [300, 200, 201, 202, 203])
     }))
 
-  it.effect("runs ahead of each page asked for, forward first, within the block, and nothing twice", () =>
+  it.effect("L3: a request of no pages moves nothing: the background goes on where it was, and nothing runs ahead", () =>
     Effect.gen(function*() {
       const rig = yield* SourceRig.make({
-        blocks: { "pc.ram": blockOf("pc.ram", 20) },
+        blocks: { "pc.ram": blockOf("pc.ram", 40), "vga.vram": blockOf("vga.vram", 9) },
+        prefault: { forward: 2, backward: 2 }
+      })
+      rig.rate.setBackground(false)
+      yield* rig.begin
+      rig.ask("pc.ram", 20)
+      yield* settle
+      rig.send(Request.encode({ cmd: 1, idstr: "vga.vram", pages: [] }))
+      rig.send(Request.encode({ cmd: 2, pages: [] }))
+      yield* settle
+      assert.deepStrictEqual(rig.arrived.map(({ page }) => page), [20, 21, 22, 19, 18])
+      yield* TestClock.adjust(5)
+      rig.rate.setBackground(true)
+      yield* until("the end of the stream", () => rig.seen.eos > 0)
+      assert.deepStrictEqual(rig.arrived.slice(5, 8).map(({ idstr, page }) => [idstr, page]), [
+        ["pc.ram", 23],
+        ["pc.ram", 24],
+        ["pc.ram", 25]
+      ])
+      assert.lengthOf(rig.arrived, 49)
+    }))
+
+  it.effect("L4: runs ahead of each page asked for, forward first, within the block, and nothing twice", () =>
+    Effect.gen(function*() {
+      const rig = yield* SourceRig.make({
+        blocks: { "pc.ram": blockOf("pc.ram", 20), "vga.vram": blockOf("vga.vram", 9) },
         background: false,
         prefault: { forward: 3, backward: 2 }
       })
@@ -116,6 +143,7 @@ describe("the source's page stream", () => {
       rig.ask("pc.ram", 18, 0)
       yield* settle
       assert.deepStrictEqual(rig.pagesOf("pc.ram").slice(6), [18, 0, 19, 1, 2, 3, 17, 16])
+      assert.deepStrictEqual(rig.pagesOf("vga.vram"), [])
       const { background, onDemand } = rig.sender.progress()
       assert.deepStrictEqual({ background, onDemand }, { background: 11, onDemand: 3 })
     }))
@@ -128,7 +156,7 @@ describe("the source's page stream", () => {
       yield* TestClock.adjust("1 hour")
       assert.isUndefined(life.pollUnsafe())
       rig.confirm()
-      yield* Fiber.join(life)
+      yield* ended(life)
       assert.strictEqual(rig.seen.eos, 1)
     }))
 
@@ -140,9 +168,41 @@ describe("the source's page stream", () => {
       assert.strictEqual(rig.arrived.length, 0)
       rig.confirm()
       rig.there.write(Uint8Array.of(0x07, 0x07), 0, 2)
-      yield* Fiber.join(life)
+      yield* ended(life)
       yield* until("the EOS", () => rig.seen.eos > 0)
       assert.deepStrictEqual([rig.arrived.length, rig.seen.eos], [0, 1])
+    }))
+
+  it.effect("B03: after EOC the connection is neither read nor waited for, though it stays readable for ever", () =>
+    Effect.gen(function*() {
+      let reads = 0
+      let watched = true
+      const rig: Effect.Success<ReturnType<typeof SourceRig.make>> = yield* SourceRig.make({
+        blocks: two,
+        wrap: (link) => ({
+          ...link,
+          read: (into, offset, length) => {
+            if (rig.receiver.ended()) reads++
+            return link.read(into, offset, length)
+          },
+          watch: (readable, writable) => {
+            watched = readable
+            link.watch(readable, writable)
+          }
+        })
+      })
+      rig.reading(false)
+      const life = yield* rig.begin
+      yield* settle
+      rig.confirm()
+      yield* until("the end of the requests", rig.receiver.ended)
+      rig.send(Uint8Array.of(7, 7))
+      rig.reading(true)
+      yield* ended(life)
+      yield* settle
+      rig.there.close()
+      yield* settle
+      assert.deepStrictEqual({ reads, watched, eos: rig.seen.eos }, { reads: 0, watched: false, eos: 1 })
     }))
 
   it.effect("B01: the end of the connection without EOC is a failure, before and after the last page", () =>
@@ -152,7 +212,7 @@ describe("the source's page stream", () => {
         const life = yield* rig.begin
         if (background) yield* until("the end of the stream", () => rig.seen.eos > 0)
         rig.there.close()
-        const error = yield* Effect.flip(Fiber.join(life))
+        const error = yield* Effect.flip(ended(life))
         assert.strictEqual(error._tag, "LinkFailed")
         assert.strictEqual(error._tag === "LinkFailed" ? error.code : "", "EOF")
       }
@@ -164,7 +224,7 @@ describe("the source's page stream", () => {
       const life = yield* rig.begin
       yield* settle
       rig.there.reset()
-      const error = yield* Effect.flip(Fiber.join(life))
+      const error = yield* Effect.flip(ended(life))
       assert.strictEqual(error._tag === "LinkFailed" ? error.code : error._tag, "ECONNRESET")
     }))
 
@@ -183,7 +243,7 @@ describe("the source's page stream", () => {
         })
       })
       const life = yield* rig.begin
-      const error = yield* Effect.flip(Fiber.join(life))
+      const error = yield* Effect.flip(ended(life))
       assert.strictEqual(error._tag === "LinkFailed" ? error.code : error._tag, "EPIPE")
       assert.strictEqual(rig.seen.eos, 0)
     }))
@@ -191,7 +251,7 @@ describe("the source's page stream", () => {
   it.effect("B22: a write that takes nothing is an error, not something to try for ever", () =>
     Effect.gen(function*() {
       const rig = yield* SourceRig.make({ blocks: two, wrap: (link) => ({ ...link, write: () => 0 }) })
-      const error = yield* Effect.flip(Fiber.join(yield* rig.begin))
+      const error = yield* Effect.flip(ended(yield* rig.begin))
       assert.strictEqual(error._tag === "LinkFailed" ? error.code : error._tag, "EIO")
     }))
 
@@ -205,8 +265,11 @@ describe("the source's page stream", () => {
         })
         const life = yield* rig.begin
         rig.send(Request.init())
-        const error = yield* Effect.flip(Fiber.join(life))
+        const error = yield* Effect.flip(ended(life))
         assert.strictEqual(error._tag === "LinkFailed" ? error.code : error._tag, code)
+        const full = yield* SourceRig.make({ blocks: two, wrap: (link) => ({ ...link, write: () => -errno }) })
+        const failure = yield* Effect.flip(ended(yield* full.begin))
+        assert.strictEqual(failure._tag === "LinkFailed" ? failure.code : failure._tag, code)
       }
     }))
 
@@ -223,7 +286,7 @@ describe("the source's page stream", () => {
           }
         })
       })
-      yield* Effect.flip(Fiber.join(yield* rig.begin))
+      yield* Effect.flip(ended(yield* rig.begin))
       rig.sender.pump()
       rig.sender.serve({ _tag: "OnDemand", idstr: "pc.ram", pages: Float64Array.of(3) })
       rig.rate.set(1)
@@ -243,7 +306,7 @@ describe("the source's page stream", () => {
     Effect.gen(function*() {
       const rig = yield* SourceRig.make({ blocks: two, wrapBlock: (block) => ({ ...block, read: () => -14 }) })
       const life = yield* rig.begin
-      const error = yield* Effect.flip(Fiber.join(life))
+      const error = yield* Effect.flip(ended(life))
       assert.strictEqual(error._tag === "LinkFailed" ? error.code : error._tag, "EFAULT")
       yield* settle
       assert.deepStrictEqual(rig.arrived.filter(({ fill }) => !fill), [])
@@ -296,7 +359,21 @@ describe("a source without background", () => {
       assert.deepStrictEqual(rig.pagesOf("pc.ram"), range(20))
       assert.deepInclude(rig.sender.progress(), { onDemand: 20, removed: 29, dirty: 0 })
       rig.confirm()
-      yield* Fiber.join(life)
+      yield* ended(life)
+    }))
+
+  it.effect("B15: ticks do not look for what is left, however much that is", () =>
+    Effect.gen(function*() {
+      const rig = yield* SourceRig.make({ blocks: two, background: false, maxBandwidth: 2 ** 20 })
+      yield* rig.begin
+      rig.ask("pc.ram", 3)
+      yield* settle
+      const looks = vi.spyOn(Bitmap.prototype, "nextSet")
+      onTestFinished(() => looks.mockRestore())
+      yield* TestClock.adjust("10 seconds")
+      yield* settle
+      assert.strictEqual(looks.mock.calls.length, 0)
+      assert.strictEqual(rig.sender.progress().dirty, 48)
     }))
 
   it.effect("B13: a removed page is never sent, not even when it is asked for later", () =>

@@ -74,7 +74,7 @@ describe("a block behind a memfd", () => {
       assert.deepStrictEqual(yield* rig.memory.read("ram", 1), zeros(2 * PAGE))
     }))
 
-  it.effect("given back: what is staged of a page that nobody has seen is cleared at once, what was mapped is the guest's", () =>
+  it.effect("B52: given back: what is staged of a page that nobody has seen is cleared at once, what was mapped is the guest's", () =>
     Effect.gen(function*() {
       const cleared: Array<readonly [offset: number, length: number]> = []
       const rig = yield* DestinationRig.make({

@@ -3,8 +3,10 @@ import { readdirSync, readlinkSync } from "node:fs"
 import { createServer } from "node:net"
 import { join } from "node:path"
 import { assert, describe, it, onTestFinished } from "vitest"
+import { socketpair } from "./Descriptors.ts"
 import * as Host from "./Host.ts"
 import * as Modules from "./Modules.ts"
+import { open, openAgain } from "./Remains.ts"
 
 const descriptors = (pid: number): ReadonlyArray<string> =>
   readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
@@ -16,6 +18,40 @@ const descriptors = (pid: number): ReadonlyArray<string> =>
   })
 
 describe("the defects of 2011 that processes can have", () => {
+  it("B39: a migration that fails before the switchover leaves no descriptor open", async () => {
+    const dir = Host.directory()
+    const from = await Host.source(dir, "counter", { memory: 1 })
+    const path = join(dir, "between")
+    const server = createServer((socket) => {
+      socket.on("error", () => {})
+      socket.once("data", () => socket.destroy())
+    }).listen(path)
+    onTestFinished(() => void server.close())
+    let before: ReadonlyArray<string> = []
+    // What is loaded, and opened once, with the first migration is no leak.
+    for (let i = 0; i < 3; i++) {
+      assert.strictEqual((await from.send(`unix:${path}`)).code, 75)
+      assert.strictEqual((await from.status()).state, "running")
+      if (i === 0) before = open(from.pid)
+    }
+    assert.deepEqual(await openAgain(from.pid, before), before)
+    assert.strictEqual(await from.quit(), 0)
+  })
+
+  it("B42: a guest moves over descriptors that both commands were given", async () => {
+    const dir = Host.directory()
+    const { close, here, there } = socketpair()
+    const from = await Host.source(dir, "counter", { memory: 1 })
+    const to = await Host.destination(dir, "counter", "fd:3", { memory: 1, descriptors: [there] })
+    const migration = Host.migrate(from, "fd:3", [], { descriptors: [here] })
+    await to.event("completed")
+    close()
+    const { code, stderr } = await migration.ended
+    assert.strictEqual(code, 0, stderr)
+    assert.strictEqual(await from.quit(), 0)
+    assert.strictEqual(await to.quit(), 0)
+  })
+
   it("B56: restore may touch memory that has not come: the daemon serves before it runs", async () => {
     const dir = Host.directory()
     const module = Modules.touching(dir)
