@@ -90,6 +90,7 @@ describe("pages that cannot come any more", () => {
     ["an EOS with an offset", word(0, 0, 0, 0, 0, 0, 0x10, 0x10)],
     ["B28: an offset behind the block", word(0, 0, 0, 0, 0, 0, 0x40, 0x08, ...name)],
     ["B28: an offset of 64 bits", word(0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xf0, 0x08, ...name)],
+    ["B28: an offset that is behind the block but for its upper half", word(0, 0, 0, 1, 0, 0, 0x10, 0x08, ...name)],
     ["B28: a name of no bytes", word(0, 0, 0, 0, 0, 0, 0, 0x08, 0)],
     ["B28: a block that is not there", word(0, 0, 0, 0, 0, 0, 0, 0x08, 5, ...name.slice(1, 6))]
   ]
@@ -99,6 +100,22 @@ describe("pages that cannot come any more", () => {
       assert.include(yield* failing(rig, rig.feed(bytes)), "a page record that cannot be")
       assert.strictEqual(rig.memory.present(), 0)
     }))
+
+  for (const kind of ["page", "fill"] as const) {
+    for (const at of ["once", "twice"] as const) {
+      it.effect(`B28: a ${kind} that continues behind its block's end is told as ERROR, read with the one before it at ${at}`, () =>
+        Effect.gen(function*() {
+          const rig = yield* DestinationRig.make({ blocks })
+          const record = (page: number) => kind === "page" ? rig.page("pc.ram", page) : rig.fill("pc.ram", page, 5)
+          const [last, behind] = [record(3), record(4)]
+          const feeding = at === "once"
+            ? rig.feed(Uint8Array.from([...last, ...behind]))
+            : rig.feed(last).pipe(Effect.andThen(settle), Effect.andThen(rig.feed(behind)))
+          assert.include(yield* failing(rig, feeding), "offset 16384 is beyond block \"pc.ram\"")
+          assert.strictEqual(rig.memory.present(), 1)
+        }))
+    }
+  }
 
   it.effect("a page that the kernel refuses is told as ERROR, and is not taken for installed", () =>
     Effect.gen(function*() {

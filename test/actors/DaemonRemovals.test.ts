@@ -5,7 +5,7 @@ import { TestClock } from "effect/testing"
 import * as Pipe from "../../src/protocol/umem/Pipe.ts"
 import { PAGE, pageOf } from "./Contents.ts"
 import * as DestinationRig from "./DestinationRig.ts"
-import { settle, until } from "./Turns.ts"
+import { ended, settle, until } from "./Turns.ts"
 
 const blocks = { "pc.ram": 4 * PAGE, "vga.vram": 2 * PAGE }
 const zeros = new Uint8Array(PAGE)
@@ -134,6 +134,22 @@ describe("a removal", () => {
       yield* rig.feed(rig.page("pc.ram", 1))
       assert.deepStrictEqual(yield* Fiber.join(thread), pageOf("pc.ram", 1))
       for (const page of [0, 2, 3]) assert.deepStrictEqual(yield* rig.memory.read("pc.ram", page), zeros)
+    }))
+
+  it.effect("B34: behind the first 4 GiB of a block is told as any other, and what is left there is fetched", () =>
+    Effect.gen(function*() {
+      const rig = yield* DestinationRig.make({ blocks: { rom: PAGE, ram: 5 * 2 ** 30 } })
+      yield* rig.run
+      const [first, second] = [2 ** 20 + 3, 2 ** 20 + 7]
+      yield* rig.memory.discard("ram", first, 1)
+      yield* settle
+      const thread = yield* Effect.forkScoped(rig.memory.read("ram", second), { startImmediately: true })
+      yield* settle
+      assert.deepStrictEqual(rig.requests, [[5, "ram", [first]], [1, "ram", [second]]])
+      yield* rig.feed(rig.page("ram", first), rig.page("ram", second))
+      assert.deepStrictEqual(yield* ended(thread), pageOf("ram", second))
+      assert.deepStrictEqual(yield* rig.memory.read("ram", first), zeros)
+      assert.strictEqual(rig.memory.present(), 2)
     }))
 
   it.effect("of more than 4063 pages is told in several messages, each of them legal", () =>

@@ -3,6 +3,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, type Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { Guest, migrate } from "../../src/index.ts"
+import * as RamStream from "../../src/protocol/umem/RamStream.ts"
+import * as Request from "../../src/protocol/umem/Request.ts"
 import * as Savevm from "../../src/protocol/umem/Savevm.ts"
 import { GuestThreads } from "../../src/services/GuestThreads.ts"
 import { AGAIN, type Link } from "../../src/services/Link.ts"
@@ -191,6 +193,22 @@ describe("a migration that fails after the switchover", () => {
       yield* settle
       assert.deepStrictEqual([seen.runs, (yield* guest.status).state], [0, "failed"])
     }))
+
+  scenario(
+    "B38: is not what a confirmed one does whose destination does not read its EOS any more",
+    (seen) =>
+      Effect.gen(function*() {
+        const { guest, migration, there } = yield* switched()
+        there.write(Request.eoc(), 0, 1)
+        yield* settle
+        assert.isUndefined(migration.pollUnsafe(), "the last bytes are still under way")
+        yield* TestClock.adjust("10 seconds")
+        yield* settle
+        assert.strictEqual((yield* guest.status).state, "completed")
+        assert.deepStrictEqual(readAll(there), { bytes: [...RamStream.eos()], over: true })
+        assert.deepStrictEqual([seen.runs, seen.usedClosed], [0, []])
+      })
+  )
 
   scenario("B40: closes the link at once, so that the destination knows", () =>
     Effect.gen(function*() {

@@ -1,5 +1,5 @@
 /** Defects of the system of 2011 that only processes can have. */
-import { readdirSync, readlinkSync } from "node:fs"
+import { readdirSync, readFileSync, readlinkSync } from "node:fs"
 import { createServer } from "node:net"
 import { join } from "node:path"
 import { assert, describe, it, onTestFinished } from "vitest"
@@ -119,6 +119,38 @@ describe("the defects of 2011 that processes can have", () => {
     assert.match(error!.message, /the guest still runs at the source/)
     assert.isTrue((await from.call({ op: "verify" })).answer.ok)
     assert.strictEqual(await from.quit(), 0)
+  })
+
+  for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+    it(`B69: a destination that ${signal} ends takes its daemon with it, whether it has a guest or not`, async () => {
+      const dir = Host.directory()
+      const idle = await Host.destination(dir, "counter", `unix:${join(dir, "idle")}`, { memory: 1 })
+      const from = await Host.source(dir, "counter", { memory: 1 })
+      const to = await Host.destination(dir, "counter", `unix:${join(dir, "incoming")}`, { memory: 1 })
+      const migration = Host.migrate(from, to.uri, ["--nobg"])
+      await to.event("running")
+      for (const one of [idle, to]) {
+        const daemon = Host.daemonOf(one)
+        process.kill(one.pid, signal)
+        await one.ended
+        assert.isFalse(Host.runs(daemon))
+      }
+      // The source hears of it: its guest has moved, and is not run again.
+      await migration.ended
+      assert.notStrictEqual((await from.status()).state, "running")
+      await from.quit()
+    })
+  }
+
+  it("B65: a backing that the guest's module asks for is what its memory has", async () => {
+    const dir = Host.directory()
+    for (const backing of ["anonymous", "memfd"] as const) {
+      const module = Modules.bare(dir, { length: 2 ** 20, backing })
+      const to = await Host.destination(dir, module, `unix:${join(dir, backing)}`)
+      const mapped = readFileSync(`/proc/${to.pid}/maps`, "utf8").includes("/memfd:postcopy-0 ")
+      assert.strictEqual(mapped, backing === "memfd")
+      await to.quit()
+    }
   })
 
   it("B71: a receive that gets no guest exits non-zero", async () => {

@@ -73,6 +73,13 @@ describe("request encoder", () => {
     assert.deepStrictEqual(encoder.remove("vga.vram", [1]), Request.encode({ cmd: 5, idstr: "vga.vram", pages: [1] }))
     assert.strictEqual(encoder.onDemand("pc.ram", [1])[0], 2)
   })
+  it("B45: INIT and EOC are their one byte, whatever was said before them", () => {
+    const requests = Request.encoder()
+    requests.onDemand("pc.ram", numbers(5000))
+    requests.remove("pc.ram", numbers(3))
+    assert.deepStrictEqual([requests.eoc(), requests.init()], [hex("06"), hex("00")])
+    assert.deepStrictEqual(requests.onDemand("pc.ram", [1]), join(hex("02 00 00 00 01"), be64(1)))
+  })
   it("B35: a request for no pages is not sent and changes no context", () => {
     const encoder = Request.encoder()
     for (const kind of ["onDemand", "background", "remove"] as const) {
