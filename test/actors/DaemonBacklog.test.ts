@@ -53,6 +53,8 @@ const scripted = () => {
 const PAGES = 120_000
 /** Faults, of 13 bytes each, with which the backlog is above its mark. */
 const ABOVE_MARK = 50_000
+/** Removals, told one by one in 17 bytes each, that the room above the mark does not hold. */
+const GIVEN_BACK = 10_000
 
 const flooded = Effect.fnUntraced(function*(capacity: number) {
   const uffd = scripted()
@@ -147,7 +149,7 @@ describe("a source that does not read", () => {
     Effect.gen(function*() {
       const uffd = scripted()
       const rig = yield* DestinationRig.make({
-        blocks: { ram: ABOVE_MARK * PAGE, rom: 100 * PAGE },
+        blocks: { ram: ABOVE_MARK * PAGE, rom: GIVEN_BACK * 2 * PAGE },
         link: { capacity: 64 * 1024 },
         wrap: () => uffd.channel
       })
@@ -156,13 +158,16 @@ describe("a source that does not read", () => {
       yield* until("INIT", () => rig.heard.init > 0)
       rig.sourceReading(false)
       for (let page = 0; page < ABOVE_MARK; page++) uffd.fault([ram + page * PAGE])
-      for (let page = 1; page < 100; page += 2) uffd.remove(rom + page * PAGE, rom + (page + 1) * PAGE)
+      for (let page = 1; page < GIVEN_BACK * 2; page += 2) uffd.remove(rom + page * PAGE, rom + (page + 1) * PAGE)
       yield* settle
       rig.sourceReading(true)
       yield* untilAsked(rig, ABOVE_MARK)
       const removed = () => rig.requests.flatMap(([cmd, idstr, pages]) => cmd === 5 && idstr === "rom" ? pages : [])
-      yield* until("the removals", () => removed().length === 50)
-      assert.deepStrictEqual(removed().toSorted((a, b) => a - b), Array.from({ length: 50 }, (_, i) => 2 * i + 1))
+      yield* until("the removals", () => removed().length === GIVEN_BACK)
+      assert.deepStrictEqual(
+        removed().toSorted((a, b) => a - b),
+        Array.from({ length: GIVEN_BACK }, (_, i) => 2 * i + 1)
+      )
       assert.strictEqual(rig.heard.malformed, "")
     }))
 

@@ -1,6 +1,6 @@
 /** Faults become requests, records become pages: the umem daemon's ordinary work, up to its end. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber } from "effect"
+import { Effect, Exit, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import * as Pipe from "../../src/protocol/umem/Pipe.ts"
 import { COUNTED } from "../../src/services/PageStates.ts"
@@ -212,6 +212,41 @@ describe("the daemon's end", () => {
       yield* until("EOC", () => rig.heard.eoc === 1)
       yield* rig.feed(rig.eos)
       assert.deepStrictEqual(yield* Fiber.join(daemon), { _tag: "Finished" })
+    }))
+
+  it.effect("B48: a guest that is gone right after its own QUIT is not waited for", () =>
+    Effect.gen(function*() {
+      for (const quits of [true, false]) {
+        const rig = yield* DestinationRig.make({ blocks })
+        const daemon = yield* rig.run
+        yield* settle
+        if (quits) rig.tell(Pipe.quit("guest"))
+        rig.guest.close()
+        yield* until("EOC", () => rig.heard.eoc === 1)
+        yield* rig.feed(rig.eos)
+        yield* settle
+        assert.deepStrictEqual(daemon.pollUnsafe(), Exit.succeed({ _tag: "Finished" } as const))
+      }
+    }))
+
+  it.effect("B46: EOC waits in the queue while the source does not read, and the daemon goes on reading", () =>
+    Effect.gen(function*() {
+      const rig = yield* DestinationRig.make({ blocks, link: { capacity: 16 } })
+      const daemon = yield* rig.run
+      yield* until("INIT", () => rig.heard.init > 0)
+      rig.sourceReading(false)
+      for (const page of [3, 1, 2]) yield* read(rig, "pc.ram", page)
+      yield* settle
+      rig.tell(Pipe.quit("guest"))
+      yield* until("QUIT", () => rig.told.length > 1)
+      yield* rig.feed(rig.fill("pc.ram", 1, 7), rig.eos)
+      yield* until("the page", () => rig.memory.present() === 1)
+      yield* settle
+      assert.deepStrictEqual([rig.heard.eoc, daemon.pollUnsafe()], [0, undefined])
+      rig.sourceReading(true)
+      yield* until("EOC", () => rig.heard.eoc === 1)
+      assert.deepStrictEqual(yield* Fiber.join(daemon), { _tag: "Finished" })
+      assert.strictEqual(rig.heard.malformed, "")
     }))
 
   it.effect("B47: bytes on the channel that are no message end it like its end", () =>
