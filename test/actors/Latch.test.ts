@@ -100,6 +100,8 @@ const leaving = Effect.fnUntraced(function*(background = false) {
     { startImmediately: true }
   )
   const there = yield* listener.accept
+  // A migration that is left over would be waited for.
+  yield* Effect.addFinalizer(() => Effect.sync(() => there.close()))
   yield* settle
   return { guest, migration, there }
 })
@@ -173,6 +175,25 @@ describe("a migration that is taken back", () => {
       there.close()
       yield* ended(migration)
     }))
+})
+
+describe("a migration that has switched over", () => {
+  scenario(
+    "B72: sends its pages as soon as the destination has come to life, before any tick",
+    () =>
+      Effect.gen(function*() {
+        const { guest, migration, there } = yield* switched(true)
+        yield* guest.setMaxBandwidth(undefined)
+        there.write(Request.init(), 0, 1)
+        yield* settle
+        // Until now the guest there might have asked for pages that would have been more welcome.
+        yield* TestClock.adjust(15)
+        yield* settle
+        assert.deepStrictEqual(readAll(there).bytes.slice(-8), [...RamStream.eos()])
+        assert.strictEqual((yield* guest.status).remaining, 0)
+        assert.isUndefined(migration.pollUnsafe(), "nothing is confirmed yet")
+      })
+  )
 })
 
 describe("a migration that fails after the switchover", () => {
