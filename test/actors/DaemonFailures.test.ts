@@ -33,13 +33,13 @@ const failing = (rig: Rig, cause: Effect.Effect<void>) =>
   })
 
 describe("pages that cannot come any more", () => {
-  it.effect("B25, B49: the end of the link is told as ERROR", () =>
+  it.effect("B25: the end of the link is told as ERROR", () =>
     Effect.gen(function*() {
       const rig = yield* DestinationRig.make({ blocks })
       assert.include(yield* failing(rig, Effect.sync(() => rig.source.close())), "before the end of the page stream")
     }))
 
-  it.effect("B25, B49: a reset of the link is told as ERROR", () =>
+  it.effect("B49: a reset of the link is told as ERROR", () =>
     Effect.gen(function*() {
       const rig = yield* DestinationRig.make({ blocks })
       assert.include(yield* failing(rig, Effect.sync(() => rig.source.reset())), "ECONNRESET")

@@ -19,7 +19,7 @@ const link = (calls: Partial<Link>): Link => {
       onReady = callback
     },
     watch: (readable, writable) => {
-      if (readable || writable) queueMicrotask(() => onReady(readable, writable))
+      if (readable || writable) setImmediate(() => onReady(readable, writable))
     },
     unsent: () => 0,
     unsentIsUnread: true,
@@ -70,7 +70,8 @@ describe("a waiting read", () => {
   it.effect("B01: keeps the end of the stream, an error and no data apart", () =>
     Effect.gen(function*() {
       const into = new Uint8Array(8)
-      assert.strictEqual(yield* LinkIo.readSome(link({ read: () => 0 }), into), 0)
+      const atEnd = LinkIo.readSome(link({ read: () => 0 }), into)
+      assert.strictEqual(yield* ended(yield* Effect.forkChild(atEnd, { startImmediately: true })), 0)
       assert.strictEqual((yield* failure(LinkIo.readSome(link({ read: () => -104 }), into))).code, "ECONNRESET")
       const [here] = yield* LinkMemory.pair()
       const reading = yield* Effect.forkChild(LinkIo.readSome(here, into), { startImmediately: true })
