@@ -15,6 +15,14 @@ const triggered = (rig: Rig) =>
     Array.from(pages)
   )
 
+/** Every page of both blocks comes, and is to be touched. */
+const everyPage = (rig: Rig) =>
+  Effect.gen(function*() {
+    for (const page of [0, 1, 2, 3]) yield* rig.feed(rig.page("pc.ram", page))
+    for (const page of [0, 1]) yield* rig.feed(rig.page("vga.vram", page))
+    yield* until("all triggers", () => triggered(rig).flat().length === 6)
+  })
+
 describe("fault requests", () => {
   it.effect("B73: name host pages over all blocks", () =>
     Effect.gen(function*() {
@@ -50,9 +58,7 @@ describe("fault requests", () => {
     Effect.gen(function*() {
       const rig = yield* DestinationRig.make({ blocks, flags: 1 })
       yield* rig.run
-      for (const page of [0, 1, 2, 3]) yield* rig.feed(rig.page("pc.ram", page))
-      for (const page of [0, 1]) yield* rig.feed(rig.page("vga.vram", page))
-      yield* until("all triggers", () => triggered(rig).flat().length === 6)
+      yield* everyPage(rig)
       assert.deepStrictEqual(triggered(rig).flat(), [0, 1, 2, 3, 4, 5])
       rig.tell(Pipe.pageFaulted([2, 3, 4, 5]))
       yield* settle
@@ -136,9 +142,7 @@ describe("fault requests", () => {
     Effect.gen(function*() {
       const rig = yield* DestinationRig.make({ blocks, flags: 1 })
       yield* rig.run
-      for (const page of [0, 1, 2, 3]) yield* rig.feed(rig.page("pc.ram", page))
-      for (const page of [0, 1]) yield* rig.feed(rig.page("vga.vram", page))
-      yield* until("all triggers", () => triggered(rig).flat().length === 6)
+      yield* everyPage(rig)
       rig.tell(Pipe.pageFaulted([0, 0, 1, 1, 6, 7, 2 ** 40]))
       rig.tell(Pipe.pageUnmapped([0, 99]))
       yield* settle
