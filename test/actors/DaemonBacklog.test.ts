@@ -36,11 +36,16 @@ const scripted = () => {
     staged: () => ({ write: () => {}, clear: () => {} }),
     close: () => {}
   }
+  /** Leaves faults in the ring, as a read does. */
+  const put = (addresses: ReadonlyArray<number>) => {
+    for (const [i, address] of addresses.entries()) ring.set([Event.PageFault, 0, address, 0], i * EVENT_WORDS)
+  }
   return {
     channel,
     zeroed,
+    put,
     fault: (addresses: ReadonlyArray<number>) => {
-      for (const [i, address] of addresses.entries()) ring.set([Event.PageFault, 0, address, 0], i * EVENT_WORDS)
+      put(addresses)
       onBurst(addresses.length)
     },
     remove: (start: number, end: number) => {
@@ -183,6 +188,40 @@ describe("a source that does not read", () => {
       assert.isFalse(asked(rig).includes(PAGES - 1))
       // A source that sends only what is asked for waits for every page to be asked for or removed.
       assert.deepStrictEqual(rig.requests.filter(([cmd]) => cmd === 5), [[5, "ram", [PAGES - 1]]])
+    }))
+
+  it.effect("is asked in turns by a guest that faults without end: 33280 faults are read before any is asked for", () =>
+    Effect.gen(function*() {
+      const uffd = scripted()
+      let drained = 0
+      let drainedBefore = -1
+      const rig: Rig = yield* DestinationRig.make({
+        blocks: { ram: PAGES * PAGE },
+        link: { capacity: 4 * 1024 * 1024 },
+        wrap: () => ({
+          ...uffd.channel,
+          drain: () => {
+            if (drained === 1000) return 0
+            drained++
+            uffd.put(faultsOf(drained))
+            return BURST
+          }
+        }),
+        wrapLink: (link) => ({
+          ...link,
+          write: (...given) => {
+            if (drained > 0 && drainedBefore < 0) drainedBefore = drained
+            return link.write(...given)
+          }
+        })
+      })
+      const faultsOf = (burst: number) =>
+        Array.from({ length: BURST }, (_, i) => rig.memory.blocks[0]!.address + (burst * BURST + i) * PAGE)
+      yield* rig.run
+      yield* until("INIT", () => rig.heard.init > 0)
+      uffd.fault(faultsOf(0))
+      yield* settle
+      assert.strictEqual(drainedBefore, 33280 / BURST - 1)
     }))
 
   it.effect("still hears EOC as the last thing when the guest quits", () =>

@@ -140,6 +140,33 @@ describe("a page asked for", () => {
       assert.isAtMost(ahead, (capacity + CHUNK) / PAGE + 1)
     }))
 
+  it.effect("overtakes the background within a turn: requests are looked for between any two chunks", () =>
+    Effect.gen(function*() {
+      let written = 0
+      let writtenBefore = -1
+      const rig: Effect.Success<ReturnType<typeof SourceRig.make>> = yield* SourceRig.make({
+        blocks: { ram: blockOf("ram", 1000) },
+        link: { capacity: 8 * 1024 * 1024 },
+        wrap: (link) => ({
+          ...link,
+          write: (from, offset, length) => {
+            const n = link.write(from, offset, length)
+            written += n
+            if (writtenBefore < 0 && written > 100 * 1024) {
+              writtenBefore = written
+              rig.ask("ram", 999)
+            }
+            return n
+          }
+        })
+      })
+      yield* rig.begin
+      yield* settle
+      const at = rig.arrived.findIndex(({ page }) => page === 999)
+      assert.isAtLeast(at, 100 / 4)
+      assert.isAtMost(at * PAGE, writtenBefore + CHUNK)
+    }))
+
   it.effect("while the guest takes its first steps the background waits for it, and not for long", () =>
     Effect.gen(function*() {
       const rig = yield* SourceRig.make({ blocks: { ram: blockOf("ram", 1000) }, link: { capacity: 16 * 1024 } })
