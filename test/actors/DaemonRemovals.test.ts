@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import * as Pipe from "../../src/protocol/umem/Pipe.ts"
+import { Event } from "../../src/services/Userfaultfd.ts"
 import { PAGE, pageOf } from "./Contents.ts"
 import * as DestinationRig from "./DestinationRig.ts"
 import { ended, settle, until } from "./Turns.ts"
@@ -150,6 +151,38 @@ describe("a removal", () => {
       assert.deepStrictEqual(yield* ended(thread), pageOf("ram", second))
       assert.deepStrictEqual(yield* rig.memory.read("ram", first), zeros)
       assert.strictEqual(rig.memory.present(), 2)
+    }))
+
+  it.effect("that is read because it was in the way of its own page keeps that page out", () =>
+    Effect.gen(function*() {
+      let copies = 0
+      let unread = false
+      const rig: Effect.Success<ReturnType<typeof DestinationRig.make>> = yield* DestinationRig.make({
+        blocks,
+        // A kernel whose removal is settled as soon as its event is read, so that a second COPY would succeed at once.
+        wrap: (uffd) => ({
+          ...uffd,
+          copyRun: () => 0,
+          copy: (_address, _source, _offset, length) => {
+            copies++
+            unread = copies === 1
+            return copies === 1 ? -11 : length
+          },
+          drain: () => {
+            if (!unread) return uffd.drain()
+            unread = false
+            const { address } = rig.memory.blocks[0]!
+            uffd.ring.set([Event.Remove, address + PAGE, address + 2 * PAGE, 0])
+            return 1
+          }
+        })
+      })
+      yield* rig.run
+      yield* rig.feed(rig.page("pc.ram", 1))
+      yield* until("the removal", () => rig.counters.get("removed") + copies > 0)
+      yield* TestClock.adjust(10)
+      yield* settle
+      assert.strictEqual(copies, 1)
     }))
 
   it.effect("of more than 4063 pages is told in several messages, each of them legal", () =>

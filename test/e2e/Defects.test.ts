@@ -1,6 +1,7 @@
 /** Defects of the system of 2011 that only processes can have. */
+import { once } from "node:events"
 import { readdirSync, readFileSync, readlinkSync } from "node:fs"
-import { createServer } from "node:net"
+import { connect, createServer } from "node:net"
 import { join } from "node:path"
 import { assert, describe, it, onTestFinished } from "vitest"
 import { socketpair } from "./Descriptors.ts"
@@ -95,7 +96,22 @@ describe("the defects of 2011 that processes can have", () => {
     assert.deepEqual(Host.leftIn(dir), [])
   })
 
-  it("B59: a daemon that dies while the guest's sections come: the guest runs on at the source", async () => {
+  it("B59: a daemon that dies while the guest's sections come: receive fails, and the source sees it at once", async () => {
+    const dir = Host.directory()
+    const to = await Host.destination(dir, "counter", `unix:${join(dir, "incoming")}`, { memory: 1 })
+    const socket = connect(join(dir, "incoming")).on("error", () => {})
+    const closed = once(socket, "close")
+    socket.write(Buffer.from("QEVM\0\0\0\x03", "latin1"))
+    socket.resume()
+    await to.reaches(({ state }) => state === "incoming")
+    process.kill(Host.daemonOf(to), "SIGKILL")
+    const { code, error } = await to.ended
+    assert.strictEqual(code, 70)
+    assert.match(error!.message, /umem daemon ended before the switchover: signal SIGKILL/)
+    await closed
+  })
+
+  it("B59: a daemon that dies before the guest's first byte comes: the guest runs on at the source", async () => {
     const dir = Host.directory()
     const module = Modules.notebook(dir)
     const from = await Host.source(dir, module)
