@@ -112,6 +112,19 @@ describe("the daemon's end", () => {
       assert.strictEqual(rig.heard.malformed, "")
     }))
 
+  it.effect("EOC is the last word, whatever the guest gives back or touches after it", () =>
+    Effect.gen(function*() {
+      const rig = yield* DestinationRig.make({ blocks })
+      yield* rig.run
+      yield* settle
+      rig.tell(Pipe.quit("guest"))
+      yield* until("EOC", () => rig.heard.eoc === 1)
+      yield* rig.memory.discard("pc.ram", 3, 1)
+      yield* read(rig, "pc.ram", 2)
+      yield* settle
+      assert.deepStrictEqual([rig.heard.malformed, rig.bytes.at(-1), rig.requests], ["", 6, []])
+    }))
+
   it.effect("B47: bytes on the channel that are no message end it like its end", () =>
     Effect.gen(function*() {
       for (const bytes of [[0x58], [0x74, 0, 0, 0, 0, 0, 0, 0, 0], [0x52]]) {

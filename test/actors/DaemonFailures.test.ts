@@ -126,6 +126,15 @@ describe("pages that cannot come any more", () => {
       assert.include(yield* failing(rig, rig.feed(rig.page("pc.ram", 2))), "EFAULT")
     }))
 
+  it.effect("a page of a process that is gone is not tried for ever", () =>
+    Effect.gen(function*() {
+      const rig = yield* DestinationRig.make({
+        blocks,
+        wrap: (uffd) => ({ ...uffd, copy: () => -3, copyRun: () => 0 })
+      })
+      assert.include(yield* failing(rig, rig.feed(rig.page("pc.ram", 2))), "the guest's process is gone")
+    }))
+
   it.effect("pages that have all arrived and of which one was refused are not complete", () =>
     Effect.gen(function*() {
       let left = 0
