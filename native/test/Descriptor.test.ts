@@ -12,7 +12,7 @@ const openFiles = (): number => fs.readdirSync("/proc/self/fd").length
 const isOpen = (fd: number): boolean => fs.existsSync(`/proc/self/fd/${fd}`)
 
 describe("Descriptor", () => {
-  it("is closed once, and -1 afterwards", () => {
+  it("B55: is closed once, and -1 afterwards", () => {
     const [a, b] = socketpair(constants.SOCK_STREAM)
     const number = a.fd
     assert.isTrue(isOpen(number))
@@ -23,7 +23,7 @@ describe("Descriptor", () => {
     b.close()
   })
 
-  it("does not close the successor of its number", () => {
+  it("B55: does not close the successor of its number", () => {
     const [a, b] = socketpair(constants.SOCK_STREAM)
     const number = a.fd
     // Somebody closes the number behind our back; the kernel gives the lowest free one to the next.

@@ -29,7 +29,7 @@ describe("open", () => {
     opened.descriptor.close()
   })
 
-  it.skipIf(!available)("fails at open when a required feature is missing", () => {
+  it.skipIf(!available)("B67: fails at open when a required feature is missing", () => {
     const error = thrown(() => open({ required: 2 ** 45, userModeOnly: true }))
     assert.strictEqual(error.code, "ENOTSUP")
     assert.strictEqual(error.errno, 95)

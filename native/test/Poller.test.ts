@@ -1,4 +1,4 @@
-import { readdirSync } from "node:fs"
+import { closeSync, openSync, readdirSync } from "node:fs"
 import * as Uffd from "userfaultfd-napi"
 import { assert, describe, it } from "vitest"
 import { collectGarbage } from "./Garbage.ts"
@@ -40,6 +40,20 @@ describe("Poller", () => {
     assert.strictEqual(events & DISCONNECT, DISCONNECT)
     poller.close()
     a.close()
+  })
+
+  it("B54: reports descriptors above 1023 as all others", async () => {
+    const many = Array.from({ length: 1100 }, () => openSync("/dev/null", "r"))
+    const [a, b] = pair()
+    many.forEach(closeSync)
+    assert.isAbove(a.fd, 1023)
+    const poller = new Poller(a)
+    assert.deepStrictEqual(await ready(poller, WRITABLE), [0, WRITABLE])
+    Uffd.write(b, one, 0, 1)
+    assert.deepStrictEqual(await ready(poller, READABLE), [0, READABLE])
+    poller.close()
+    a.close()
+    b.close()
   })
 
   it("goes on when the descriptor it was made of is closed", async () => {

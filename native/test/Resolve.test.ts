@@ -121,7 +121,7 @@ describe.skipIf(!available)("resolving", () => {
     b.close()
   })
 
-  it("says that no event is pending", () => {
+  it("B68: says that no event is pending", () => {
     using g = anonymous(1)
     assert.strictEqual(Uffd.readEvents(g.uffd, new Float64Array(8)), 0)
   })

@@ -36,11 +36,16 @@ const scripted = () => {
     staged: () => ({ write: () => {}, clear: () => {} }),
     close: () => {}
   }
+  /** Leaves faults in the ring, as a read does. */
+  const put = (addresses: ReadonlyArray<number>) => {
+    for (const [i, address] of addresses.entries()) ring.set([Event.PageFault, 0, address, 0], i * EVENT_WORDS)
+  }
   return {
     channel,
     zeroed,
+    put,
     fault: (addresses: ReadonlyArray<number>) => {
-      for (const [i, address] of addresses.entries()) ring.set([Event.PageFault, 0, address, 0], i * EVENT_WORDS)
+      put(addresses)
       onBurst(addresses.length)
     },
     remove: (start: number, end: number) => {
@@ -51,6 +56,10 @@ const scripted = () => {
 }
 
 const PAGES = 120_000
+/** Faults, of 13 bytes each, with which the backlog is above its mark. */
+const ABOVE_MARK = 50_000
+/** Removals, told one by one in 17 bytes each, that the room above the mark does not hold. */
+const GIVEN_BACK = 10_000
 
 const flooded = Effect.fnUntraced(function*(capacity: number) {
   const uffd = scripted()
@@ -122,6 +131,51 @@ describe("a source that does not read", () => {
       assert.strictEqual(new Set(asked(rig)).size, PAGES)
     }))
 
+  it.effect("B19: that is owed little gets requests in the order of the faults, whatever the link has not taken", () =>
+    Effect.gen(function*() {
+      const uffd = scripted()
+      const rig = yield* DestinationRig.make({
+        blocks: { ram: 64 * PAGE },
+        link: { capacity: 32 },
+        wrap: () => uffd.channel
+      })
+      yield* rig.run
+      yield* until("INIT", () => rig.heard.init > 0)
+      rig.sourceReading(false)
+      const pages = Array.from({ length: 20 }, (_, i) => 63 - 3 * i)
+      for (const page of pages) uffd.fault([rig.memory.blocks[0]!.address + page * PAGE])
+      yield* settle
+      rig.sourceReading(true)
+      yield* untilAsked(rig, pages.length)
+      assert.deepStrictEqual(asked(rig), pages)
+    }))
+
+  it.effect("B13: a removal that could only be noted is told by page of its block", () =>
+    Effect.gen(function*() {
+      const uffd = scripted()
+      const rig = yield* DestinationRig.make({
+        blocks: { ram: ABOVE_MARK * PAGE, rom: GIVEN_BACK * 2 * PAGE },
+        link: { capacity: 64 * 1024 },
+        wrap: () => uffd.channel
+      })
+      const [ram, rom] = rig.memory.blocks.map(({ address }) => address) as [number, number]
+      yield* rig.run
+      yield* until("INIT", () => rig.heard.init > 0)
+      rig.sourceReading(false)
+      for (let page = 0; page < ABOVE_MARK; page++) uffd.fault([ram + page * PAGE])
+      for (let page = 1; page < GIVEN_BACK * 2; page += 2) uffd.remove(rom + page * PAGE, rom + (page + 1) * PAGE)
+      yield* settle
+      rig.sourceReading(true)
+      yield* untilAsked(rig, ABOVE_MARK)
+      const removed = () => rig.requests.flatMap(([cmd, idstr, pages]) => cmd === 5 && idstr === "rom" ? pages : [])
+      yield* until("the removals", () => removed().length === GIVEN_BACK)
+      assert.deepStrictEqual(
+        removed().toSorted((a, b) => a - b),
+        Array.from({ length: GIVEN_BACK }, (_, i) => 2 * i + 1)
+      )
+      assert.strictEqual(rig.heard.malformed, "")
+    }))
+
   it.effect("a noted fault on a page that is removed meanwhile gets zeros, and the source is told not to send it", () =>
     Effect.gen(function*() {
       const { base, rig, uffd } = yield* flooded(64 * 1024)
@@ -134,6 +188,40 @@ describe("a source that does not read", () => {
       assert.isFalse(asked(rig).includes(PAGES - 1))
       // A source that sends only what is asked for waits for every page to be asked for or removed.
       assert.deepStrictEqual(rig.requests.filter(([cmd]) => cmd === 5), [[5, "ram", [PAGES - 1]]])
+    }))
+
+  it.effect("is asked in turns by a guest that faults without end: 33280 faults are read before any is asked for", () =>
+    Effect.gen(function*() {
+      const uffd = scripted()
+      let drained = 0
+      let drainedBefore = -1
+      const rig: Rig = yield* DestinationRig.make({
+        blocks: { ram: PAGES * PAGE },
+        link: { capacity: 4 * 1024 * 1024 },
+        wrap: () => ({
+          ...uffd.channel,
+          drain: () => {
+            if (drained === 1000) return 0
+            drained++
+            uffd.put(faultsOf(drained))
+            return BURST
+          }
+        }),
+        wrapLink: (link) => ({
+          ...link,
+          write: (...given) => {
+            if (drained > 0 && drainedBefore < 0) drainedBefore = drained
+            return link.write(...given)
+          }
+        })
+      })
+      const faultsOf = (burst: number) =>
+        Array.from({ length: BURST }, (_, i) => rig.memory.blocks[0]!.address + (burst * BURST + i) * PAGE)
+      yield* rig.run
+      yield* until("INIT", () => rig.heard.init > 0)
+      uffd.fault(faultsOf(0))
+      yield* settle
+      assert.strictEqual(drainedBefore, 33280 / BURST - 1)
     }))
 
   it.effect("still hears EOC as the last thing when the guest quits", () =>

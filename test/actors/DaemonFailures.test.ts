@@ -33,13 +33,13 @@ const failing = (rig: Rig, cause: Effect.Effect<void>) =>
   })
 
 describe("pages that cannot come any more", () => {
-  it.effect("B25, B49: the end of the link is told as ERROR", () =>
+  it.effect("B25: the end of the link is told as ERROR", () =>
     Effect.gen(function*() {
       const rig = yield* DestinationRig.make({ blocks })
       assert.include(yield* failing(rig, Effect.sync(() => rig.source.close())), "before the end of the page stream")
     }))
 
-  it.effect("B25, B49: a reset of the link is told as ERROR", () =>
+  it.effect("B49: a reset of the link is told as ERROR", () =>
     Effect.gen(function*() {
       const rig = yield* DestinationRig.make({ blocks })
       assert.include(yield* failing(rig, Effect.sync(() => rig.source.reset())), "ECONNRESET")
@@ -55,6 +55,21 @@ describe("pages that cannot come any more", () => {
         )
         assert.include(detail, "inside a page record")
         assert.strictEqual(rig.memory.present(), 0)
+      }
+    }))
+
+  it.effect("B23: the last record of a run, cut off by the end of the link, is no page", () =>
+    Effect.gen(function*() {
+      const lengths = { page: [1, 7, 8, 9, 2000, 4103], fill: [1, 7, 8] } as const
+      for (const kind of ["page", "fill"] as const) {
+        for (const length of lengths[kind]) {
+          const rig = yield* DestinationRig.make({ blocks })
+          const record = (page: number) => kind === "page" ? rig.page("pc.ram", page) : rig.fill("pc.ram", page, 5)
+          const run = Uint8Array.from([...record(0), ...record(1), ...record(2).subarray(0, length)])
+          const detail = yield* failing(rig, Effect.andThen(rig.feed(run), Effect.sync(() => rig.source.close())))
+          assert.include(detail, "inside a page record")
+          assert.strictEqual(rig.memory.present(), 2)
+        }
       }
     }))
 
@@ -75,6 +90,7 @@ describe("pages that cannot come any more", () => {
     ["an EOS with an offset", word(0, 0, 0, 0, 0, 0, 0x10, 0x10)],
     ["B28: an offset behind the block", word(0, 0, 0, 0, 0, 0, 0x40, 0x08, ...name)],
     ["B28: an offset of 64 bits", word(0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xf0, 0x08, ...name)],
+    ["B28: an offset that is behind the block but for its upper half", word(0, 0, 0, 1, 0, 0, 0x10, 0x08, ...name)],
     ["B28: a name of no bytes", word(0, 0, 0, 0, 0, 0, 0, 0x08, 0)],
     ["B28: a block that is not there", word(0, 0, 0, 0, 0, 0, 0, 0x08, 5, ...name.slice(1, 6))]
   ]
@@ -85,6 +101,22 @@ describe("pages that cannot come any more", () => {
       assert.strictEqual(rig.memory.present(), 0)
     }))
 
+  for (const kind of ["page", "fill"] as const) {
+    for (const at of ["once", "twice"] as const) {
+      it.effect(`B28: a ${kind} that continues behind its block's end is told as ERROR, read with the one before it at ${at}`, () =>
+        Effect.gen(function*() {
+          const rig = yield* DestinationRig.make({ blocks })
+          const record = (page: number) => kind === "page" ? rig.page("pc.ram", page) : rig.fill("pc.ram", page, 5)
+          const [last, behind] = [record(3), record(4)]
+          const feeding = at === "once"
+            ? rig.feed(Uint8Array.from([...last, ...behind]))
+            : rig.feed(last).pipe(Effect.andThen(settle), Effect.andThen(rig.feed(behind)))
+          assert.include(yield* failing(rig, feeding), "offset 16384 is beyond block \"pc.ram\"")
+          assert.strictEqual(rig.memory.present(), 1)
+        }))
+    }
+  }
+
   it.effect("a page that the kernel refuses is told as ERROR, and is not taken for installed", () =>
     Effect.gen(function*() {
       const rig = yield* DestinationRig.make({
@@ -92,6 +124,15 @@ describe("pages that cannot come any more", () => {
         wrap: (uffd) => ({ ...uffd, copy: () => -14, copyRun: () => 0 })
       })
       assert.include(yield* failing(rig, rig.feed(rig.page("pc.ram", 2))), "EFAULT")
+    }))
+
+  it.effect("a page of a process that is gone is not tried for ever", () =>
+    Effect.gen(function*() {
+      const rig = yield* DestinationRig.make({
+        blocks,
+        wrap: (uffd) => ({ ...uffd, copy: () => -3, copyRun: () => 0 })
+      })
+      assert.include(yield* failing(rig, rig.feed(rig.page("pc.ram", 2))), "the guest's process is gone")
     }))
 
   it.effect("pages that have all arrived and of which one was refused are not complete", () =>

@@ -8,7 +8,7 @@ import * as PipeMessages from "../../src/actors/PipeMessages.ts"
 import { DaemonFailed } from "../../src/MigrationError.ts"
 import * as Pipe from "../../src/protocol/umem/Pipe.ts"
 import * as LinkMemory from "../../src/services/LinkMemory.ts"
-import { settle, until } from "./Turns.ts"
+import { ended, settle, until } from "./Turns.ts"
 
 const make = Effect.fnUntraced(function*(prefault: Effect.Effect<void>, capacity = 64 * 1024) {
   const inbox = yield* Queue.bounded<HandlerMessage>(MAILBOX_CAPACITY)
@@ -31,26 +31,45 @@ const make = Effect.fnUntraced(function*(prefault: Effect.Effect<void>, capacity
 })
 
 describe("the guest's side", () => {
-  it.effect("hears that the daemon gave up while a touch of its pages waits for ever", () =>
+  it.effect("B49: takes the daemon's ERROR for its own failure, with what the daemon could say", () =>
+    Effect.gen(function*() {
+      const { handler, say } = yield* make(Effect.void)
+      say(Pipe.triggerPageFault([3]))
+      say(Pipe.error())
+      assert.strictEqual(((yield* Effect.flip(ended(handler))) as DaemonFailed).detail, "it gave up")
+    }))
+
+  it.effect("B47: takes the end of the channel without QUIT for a failure, and with it for none", () =>
+    Effect.gen(function*() {
+      const lost = yield* make(Effect.void)
+      lost.daemon.close()
+      assert.strictEqual((yield* Effect.flip(ended(lost.handler)))._tag, "DaemonFailed")
+      const left = yield* make(Effect.void)
+      left.say(Pipe.quit("daemon"))
+      left.daemon.close()
+      yield* ended(left.handler)
+    }))
+
+  it.effect("B66: hears that the daemon gave up while a touch of its pages waits for ever", () =>
     Effect.gen(function*() {
       const { handler, say } = yield* make(Effect.never)
       say(Pipe.triggerPageFault([3]))
       yield* settle
       say(Pipe.error())
-      const error = yield* Effect.flip(Fiber.join(handler))
+      const error = yield* Effect.flip(ended(handler))
       assert.strictEqual((error as DaemonFailed).detail, "it gave up")
     }))
 
-  it.effect("hears that the daemon is gone while a touch of its pages waits for ever", () =>
+  it.effect("B47: hears that the daemon is gone while a touch of its pages waits for ever", () =>
     Effect.gen(function*() {
       const { daemon, handler, say } = yield* make(Effect.never)
       say(Pipe.triggerPageFault([3]))
       yield* settle
       daemon.close()
-      assert.strictEqual((yield* Effect.flip(Fiber.join(handler)))._tag, "DaemonFailed")
+      assert.strictEqual((yield* Effect.flip(ended(handler)))._tag, "DaemonFailed")
     }))
 
-  it.effect("answers QUIT while a touch waits, and says nothing of that page any more", () =>
+  it.effect("B60: answers QUIT while a touch waits, and says nothing of that page any more", () =>
     Effect.gen(function*() {
       const { daemon, handler, say } = yield* make(Effect.never)
       say(Pipe.triggerPageFault([3]))

@@ -15,6 +15,14 @@ const triggered = (rig: Rig) =>
     Array.from(pages)
   )
 
+/** Every page of both blocks comes, and is to be touched. */
+const everyPage = (rig: Rig) =>
+  Effect.gen(function*() {
+    for (const page of [0, 1, 2, 3]) yield* rig.feed(rig.page("pc.ram", page))
+    for (const page of [0, 1]) yield* rig.feed(rig.page("vga.vram", page))
+    yield* until("all triggers", () => triggered(rig).flat().length === 6)
+  })
+
 describe("fault requests", () => {
   it.effect("B73: name host pages over all blocks", () =>
     Effect.gen(function*() {
@@ -23,6 +31,40 @@ describe("fault requests", () => {
       yield* rig.feed(rig.page("vga.vram", 1))
       yield* until("the trigger", () => rig.told.length > 1)
       assert.deepStrictEqual(triggered(rig), [[5]])
+    }))
+
+  it.effect("B73: of a block that ends within a host page reach no other block, and count for their own", () =>
+    Effect.gen(function*() {
+      const rig = yield* DestinationRig.make({
+        blocks: { "pc.ram": 5 * PAGE, "vga.vram": 4 * PAGE },
+        hostPageSize: 4 * PAGE,
+        flags: 1
+      })
+      yield* rig.run
+      for (let page = 0; page < 4; page++) yield* rig.feed(rig.page("vga.vram", page))
+      yield* until("the trigger", () => triggered(rig).length > 0)
+      assert.deepStrictEqual(triggered(rig), [[2]])
+      for (let page = 0; page < 5; page++) yield* rig.feed(rig.page("pc.ram", page))
+      yield* until("all triggers", () => triggered(rig).flat().length === 3)
+      assert.deepStrictEqual(triggered(rig).flat(), [2, 0, 1])
+      rig.tell(Pipe.pageFaulted([0, 1]))
+      yield* settle
+      assert.strictEqual(rig.heard.eoc, 0)
+      rig.tell(Pipe.pageUnmapped([2]))
+      yield* until("EOC", () => rig.heard.eoc === 1)
+    }))
+
+  it.effect("L1: of a block that is not the first name its pages, and touching them counts for no other block", () =>
+    Effect.gen(function*() {
+      const rig = yield* DestinationRig.make({ blocks, flags: 1 })
+      yield* rig.run
+      yield* everyPage(rig)
+      assert.deepStrictEqual(triggered(rig).flat(), [0, 1, 2, 3, 4, 5])
+      rig.tell(Pipe.pageFaulted([2, 3, 4, 5]))
+      yield* settle
+      assert.strictEqual(rig.heard.eoc, 0)
+      rig.tell(Pipe.pageFaulted([0, 1]))
+      yield* until("EOC", () => rig.heard.eoc === 1)
     }))
 
   it.effect("come in messages of at most 256 pages, none lost while the guest's side does not read", () =>
@@ -100,9 +142,7 @@ describe("fault requests", () => {
     Effect.gen(function*() {
       const rig = yield* DestinationRig.make({ blocks, flags: 1 })
       yield* rig.run
-      for (const page of [0, 1, 2, 3]) yield* rig.feed(rig.page("pc.ram", page))
-      for (const page of [0, 1]) yield* rig.feed(rig.page("vga.vram", page))
-      yield* until("all triggers", () => triggered(rig).flat().length === 6)
+      yield* everyPage(rig)
       rig.tell(Pipe.pageFaulted([0, 0, 1, 1, 6, 7, 2 ** 40]))
       rig.tell(Pipe.pageUnmapped([0, 99]))
       yield* settle

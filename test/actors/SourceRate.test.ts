@@ -50,20 +50,30 @@ describe("the bandwidth limit", () => {
       assert.isAbove(next!.at, at)
     }))
 
-  it.effect("B16: a page asked for is charged to the budget", () =>
-    Effect.gen(function*() {
-      const rig = yield* SourceRig.make({ blocks: { ram: blockOf("ram", 400) }, maxBandwidth: 10 * 64 * 1024 })
-      yield* rig.begin
-      yield* settle
-      yield* TestClock.adjust(100)
-      yield* settle
-      rig.ask("ram", ...Array.from({ length: 40 }, (_, i) => 399 - i))
-      yield* settle
-      const before = rig.seen.bytes
-      yield* TestClock.adjust(50)
-      yield* settle
-      assert.strictEqual(rig.seen.bytes, before)
-    }))
+  for (const quick of [false, true]) {
+    it.effect(`B16: pages asked for come at once and are charged to the budget, ${quick ? "quickly" : "ordinarily"}`, () =>
+      Effect.gen(function*() {
+        const rig = yield* SourceRig.make({ blocks: { ram: blockOf("ram", 400) }, maxBandwidth: 0, quick })
+        yield* rig.begin
+        for (let page = 399; page > 359; page -= 8) {
+          rig.ask("ram", ...Array.from({ length: 8 }, (_, i) => page - i))
+          yield* settle
+        }
+        assert.deepStrictEqual(
+          rig.arrived.map(({ at, page }) => [page, at]),
+          Array.from({ length: 40 }, (_, i) => [399 - i, 0])
+        )
+        assert.strictEqual(rig.answeredQuickly(), quick ? 32 : 0)
+        // The guest is quiet again, and the budget of this tick spent by what it has asked for.
+        yield* TestClock.adjust(5)
+        rig.rate.set(10 * 64 * 1024)
+        yield* settle
+        assert.strictEqual(rig.arrived.length, 40)
+        yield* TestClock.adjust(95)
+        yield* settle
+        assert.isAbove(rig.arrived.length, 40)
+      }))
+  }
 
   it.effect("a change takes effect at once: off, on, and off again", () =>
     Effect.gen(function*() {
@@ -128,6 +138,33 @@ describe("a page asked for", () => {
       yield* until("the answer", () => rig.arrived.some(({ page }) => page === 999))
       const ahead = rig.arrived.findIndex(({ page }) => page === 999) - before
       assert.isAtMost(ahead, (capacity + CHUNK) / PAGE + 1)
+    }))
+
+  it.effect("overtakes the background within a turn: requests are looked for between any two chunks", () =>
+    Effect.gen(function*() {
+      let written = 0
+      let writtenBefore = -1
+      const rig: Effect.Success<ReturnType<typeof SourceRig.make>> = yield* SourceRig.make({
+        blocks: { ram: blockOf("ram", 1000) },
+        link: { capacity: 8 * 1024 * 1024 },
+        wrap: (link) => ({
+          ...link,
+          write: (from, offset, length) => {
+            const n = link.write(from, offset, length)
+            written += n
+            if (writtenBefore < 0 && written > 100 * 1024) {
+              writtenBefore = written
+              rig.ask("ram", 999)
+            }
+            return n
+          }
+        })
+      })
+      yield* rig.begin
+      yield* settle
+      const at = rig.arrived.findIndex(({ page }) => page === 999)
+      assert.isAtLeast(at, 100 / 4)
+      assert.isAtMost(at * PAGE, writtenBefore + CHUNK)
     }))
 
   it.effect("while the guest takes its first steps the background waits for it, and not for long", () =>

@@ -4,7 +4,7 @@ import { Effect, Fiber } from "effect"
 import * as Request from "../../src/protocol/umem/Request.ts"
 import { blockOf } from "./Contents.ts"
 import * as SourceRig from "./SourceRig.ts"
-import { settle, until } from "./Turns.ts"
+import { ended, settle, until } from "./Turns.ts"
 
 const blocks = { "pc.ram": blockOf("pc.ram", 16), "pc.ram2": blockOf("pc.ram2", 4) }
 const name = (idstr: string) => [idstr.length, ...new TextEncoder().encode(idstr)]
@@ -77,8 +77,29 @@ describe("the source's requests", () => {
       const rig = yield* SourceRig.make({ blocks: { "pc.ram2": blocks["pc.ram2"] }, background: false })
       const life = yield* rig.begin
       rig.send(Request.encode({ cmd: 1, idstr: "pc.ram", pages: [0] }))
-      assert.strictEqual((yield* Effect.flip(Fiber.join(life)))._tag, "MalformedInput")
+      assert.strictEqual((yield* Effect.flip(ended(life)))._tag, "MalformedInput")
       assert.strictEqual(rig.arrived.length, 0)
+    }))
+
+  it.effect("B09: of two blocks of which one's name begins the other's each gets its own requests", () =>
+    Effect.gen(function*() {
+      const rig = yield* SourceRig.make({
+        blocks: { "pc.ram2": blocks["pc.ram2"], "pc.ram": blocks["pc.ram"] },
+        background: false
+      })
+      yield* rig.begin
+      for (const [idstr, page] of [["pc.ram", 3], ["pc.ram2", 2], ["pc.ram", 9]] as const) rig.ask(idstr, page)
+      rig.remove("pc.ram", 1)
+      rig.ask("pc.ram2", 1)
+      rig.ask("pc.ram", 1, 0)
+      yield* settle
+      assert.deepStrictEqual(rig.arrived.map(({ idstr, page }) => [idstr, page]), [
+        ["pc.ram", 3],
+        ["pc.ram2", 2],
+        ["pc.ram", 9],
+        ["pc.ram2", 1],
+        ["pc.ram", 0]
+      ])
     }))
 
   const malformed: ReadonlyArray<readonly [title: string, bytes: ReadonlyArray<number>, offset: number]> = [
@@ -89,9 +110,17 @@ describe("the source's requests", () => {
     ["B06: a name of no bytes", [1, 0], 1],
     ["B09: a block that is not there", [1, ...name("pc.rom"), ...be32(1), ...be64(0)], 2],
     ["B10: a CONT before any block was named", [2, ...be32(1), ...be64(0)], 0],
+    ["B10: a CONT after nothing but a REMOVE", [5, ...name("pc.ram"), ...be32(1), ...be64(0), 2, ...be32(1)], 20],
     ["B11: a page behind the block's end", [1, ...name("pc.ram"), ...be32(1), ...be64(16)], 12],
     ["B11: a page number of 64 bits", [1, ...name("pc.ram"), ...be32(1), 255, 255, 255, 255, 255, 255, 255, 255], 12],
-    ["B11: a removal behind the block's end", [5, ...name("pc.ram2"), ...be32(1), ...be64(4)], 13]
+    [
+      "B11: a page number whose byte offset has more than 32 bits",
+      [1, ...name("pc.ram"), ...be32(1), ...be64(2 ** 20)],
+      12
+    ],
+    ["B11: a removal behind the block's end", [5, ...name("pc.ram2"), ...be32(1), ...be64(4)], 13],
+    ["B12: a count with the sign bit set", [1, ...name("pc.ram"), ...be32(0x80000000)], 8],
+    ["B12: a count of 2^32 - 1 for a CONT", [1, ...name("pc.ram"), ...be32(0), 2, ...be32(0xffffffff)], 13]
   ]
   it.effect.each(malformed)(
     "%s is malformed input, and the actor's failure",
@@ -100,7 +129,7 @@ describe("the source's requests", () => {
         const rig = yield* SourceRig.make({ blocks, background: false })
         const life = yield* rig.begin
         rig.send(Uint8Array.from(bytes))
-        const error = yield* Effect.flip(Fiber.join(life))
+        const error = yield* Effect.flip(ended(life))
         assert.strictEqual(error._tag, "MalformedInput")
         if (error._tag === "MalformedInput") assert.isAtMost(error.offset, offset)
         assert.deepStrictEqual([rig.arrived.length, rig.seen.eos], [0, 0])
@@ -113,13 +142,13 @@ describe("the source's requests", () => {
       const lateLife = yield* late.begin
       yield* until("the end of the stream", () => late.seen.eos > 0)
       late.send(Uint8Array.of(7))
-      assert.strictEqual((yield* Effect.flip(Fiber.join(lateLife)))._tag, "MalformedInput")
+      assert.strictEqual((yield* Effect.flip(ended(lateLife)))._tag, "MalformedInput")
 
       const cut = yield* SourceRig.make({ blocks, background: false })
       const cutLife = yield* cut.begin
       cut.send(Uint8Array.of(1, 6, 0x70))
       cut.there.close()
-      assert.strictEqual((yield* Effect.flip(Fiber.join(cutLife)))._tag, "MalformedInput")
+      assert.strictEqual((yield* Effect.flip(ended(cutLife)))._tag, "MalformedInput")
     }))
 
   it.effect("everything before the malformed byte is still served", () =>
@@ -127,7 +156,7 @@ describe("the source's requests", () => {
       const rig = yield* SourceRig.make({ blocks, background: false })
       const life = yield* rig.begin
       rig.send(Uint8Array.of(...Request.encode({ cmd: 1, idstr: "pc.ram", pages: [4] }), 9))
-      yield* Effect.flip(Fiber.join(life))
+      yield* Effect.flip(ended(life))
       yield* settle
       assert.deepStrictEqual(rig.pagesOf("pc.ram"), [4])
     }))

@@ -4,15 +4,18 @@
  */
 import { Clock, Effect, Queue } from "effect"
 import { MAILBOX_CAPACITY, type SenderMessage } from "../../src/actors/Mailboxes.ts"
+import * as QuickAnswers from "../../src/actors/QuickAnswers.ts"
 import * as RequestReceiver from "../../src/actors/RequestReceiver.ts"
 import type { Prefault } from "../../src/actors/SourcePages.ts"
 import * as SourceSender from "../../src/actors/SourceSender.ts"
 import * as RamStream from "../../src/protocol/umem/RamStream.ts"
 import * as Request from "../../src/protocol/umem/Request.ts"
 import { umem } from "../../src/protocol/umem/UmemDialect.ts"
+import * as BusyPoll from "../../src/services/BusyPoll.ts"
 import { fromBytes, type SourceBlock } from "../../src/services/GuestMemory.ts"
 import { AGAIN, type Link } from "../../src/services/Link.ts"
 import * as LinkMemory from "../../src/services/LinkMemory.ts"
+import { answerOver } from "../../src/services/PageExchangeReference.ts"
 import * as RateLimit from "../../src/services/RateLimit.ts"
 import { PAGE } from "./Contents.ts"
 
@@ -32,6 +35,8 @@ export interface Options {
   readonly prefault?: Prefault
   readonly firstAskMillis?: number
   readonly link?: LinkMemory.Options
+  /** Answers simple requests on the quick way, as after a switchover with the addon. */
+  readonly quick?: boolean
   /** Replaces the source's end of the link. */
   readonly wrap?: (link: Link) => Link
   /** What pushes pages past the sender. */
@@ -43,8 +48,19 @@ export interface Options {
 export const make = Effect.fnUntraced(function*(options: Options) {
   const { background = true, maxBandwidth } = options
   const clock = yield* Clock.Clock
+  let answeredQuickly = 0
   const blocks = Object.entries(options.blocks).map(([idstr, bytes]) => {
-    const block = fromBytes(idstr, bytes)
+    const plain = fromBytes(idstr, bytes)
+    const { gather } = plain
+    const answer = options.quick === true && gather !== undefined ? answerOver(gather) : undefined
+    const block = answer === undefined ? plain : {
+      ...plain,
+      answer: (...given: Parameters<typeof answer>) => {
+        const n = answer(...given)
+        if (n > 0) answeredQuickly += n
+        return n
+      }
+    }
     return options.wrapBlock?.(block) ?? block
   })
   const [here, there] = yield* LinkMemory.pair(options.link)
@@ -72,6 +88,8 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     server: sender,
     sender: inbox
   })
+
+  const quick = QuickAnswers.make({ dialect: umem, link, receiver, sender, targetPageSize: PAGE })
 
   const decoder = RamStream.decoder({ blocks, targetPageSize: PAGE, phase: "postcopy" })
   const requests = Request.encoder()
@@ -116,6 +134,8 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     sender,
     receiver,
     rate,
+    /** Pages answered on the quick way. */
+    answeredQuickly: () => answeredQuickly,
     /** What the destination has got. */
     arrived,
     seen,
@@ -126,7 +146,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     /** Begins as after the switchover; the fiber is the sender's life. */
     begin: Effect.gen(function*() {
       link.attach((readable) => {
-        if (readable) receiver.poll()
+        if (readable && ((quick(0) ?? 0) & BusyPoll.Ready.Dealt) === 0) receiver.poll()
         sender.pump()
       })
       link.watch(true, false)

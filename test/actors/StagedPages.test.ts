@@ -42,6 +42,18 @@ describe("a block behind a memfd", () => {
       assert.deepStrictEqual(yield* rig.memory.read("ram", 3), new Uint8Array(PAGE).fill(7))
     }))
 
+  it.effect("B53: that comes twice keeps what the guest has written to it meanwhile", () =>
+    Effect.gen(function*() {
+      const rig = yield* DestinationRig.make(small)
+      yield* rig.run
+      yield* rig.feed(rig.page("ram", 1))
+      yield* until("the page", () => rig.memory.present() === 1)
+      yield* rig.memory.write("ram", 1, 0x77)
+      yield* rig.feed(rig.page("ram", 1), rig.page("ram", 2))
+      yield* until("the page behind it", () => rig.memory.present() === 2)
+      assert.strictEqual((yield* rig.memory.read("ram", 1))[0], 0x77)
+    }))
+
   it.effect("shows nothing of a page that is half there; a touch of it asks for the rest only", () =>
     Effect.gen(function*() {
       const rig = yield* DestinationRig.make(large)
@@ -74,7 +86,7 @@ describe("a block behind a memfd", () => {
       assert.deepStrictEqual(yield* rig.memory.read("ram", 1), zeros(2 * PAGE))
     }))
 
-  it.effect("given back: what is staged of a page that nobody has seen is cleared at once, what was mapped is the guest's", () =>
+  it.effect("B52: given back: what is staged of a page that nobody has seen is cleared at once, what was mapped is the guest's", () =>
     Effect.gen(function*() {
       const cleared: Array<readonly [offset: number, length: number]> = []
       const rig = yield* DestinationRig.make({

@@ -2,7 +2,7 @@
  * Turns of the event loop instead of time. A test that waits for something says what it waits for, and is told when it
  * does not come; one that waits for nothing to happen says how many turns of nothing it takes for proof.
  */
-import { Effect, type Fiber } from "effect"
+import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 
 /** Turns after which nothing more comes: a page's way through a link takes about ten. */
@@ -38,3 +38,7 @@ export const passing = <A, E>(fiber: Fiber.Fiber<A, E>, millis = 1_000): Effect.
     yield* settle
     if (fiber.pollUnsafe() === undefined) return yield* Effect.die(new Error(`not done within ${millis} virtual ms`))
   })
+
+/** What a fiber ended with; dies when it does not end of its own accord. */
+export const ended = <A, E>(fiber: Fiber.Fiber<A, E>): Effect.Effect<A, E> =>
+  Effect.andThen(passing(fiber), Fiber.join(fiber))

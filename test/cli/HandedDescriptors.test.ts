@@ -55,7 +55,7 @@ describe("migrate fd:N", () => {
       return { fd: listener.fd, close: () => listener.close() }
     }]
   ]
-  it.each(wrong)("refuses %s: EINVAL, exit 1", async (_, make) => {
+  it.each(wrong)("B42: refuses %s: EINVAL, exit 1", async (_, make) => {
     const { guest, path } = await serving()
     const { close, fd } = make()
     const { code, error } = await (await migrateOver(fd, path)).ended
@@ -65,7 +65,7 @@ describe("migrate fd:N", () => {
     assert.strictEqual(guest.state, "running")
   })
 
-  it("refuses a number that is not open: EINVAL, exit 1", async () => {
+  it("B42: refuses a number that is not open: EINVAL, exit 1", async () => {
     const { path } = await serving()
     const { code, error } = await postcopy("migrate", "fd:77", "--control", path, "--json")
     assert.strictEqual(code, 1)

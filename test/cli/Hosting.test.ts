@@ -78,6 +78,10 @@ describe("a host without the addon", { timeout: 120_000 }, () => {
     }).ended
     assert.deepStrictEqual([code, stdout, error.tag], [69, "", "Unsupported"])
     assert.deepStrictEqual(readdirSync(cwd), [])
+    const running = start(["run", "counter", "--memory", "1", "--control", "s", "--json"], { cwd, env })
+    await running.event("running")
+    assert.strictEqual((await start(["quit", "--control", "s"], { cwd, env }).ended).code, 0)
+    assert.strictEqual((await running.ended).code, 0)
   })
 
   it.skipIf(!canReceive)("B43: still sends", async () => {

@@ -77,7 +77,7 @@ const arrived = async (to: Host.Guest, dir: string) => {
 }
 
 describe("receive takes a guest from a foreign source", () => {
-  it("that has block sections, names every page and writes framing, pages and EOS at once", async () => {
+  it("B24: that has block sections, names every page and writes framing, pages and EOS at once", async () => {
     const { dir, socket, to } = await receiver()
     const from = Wire.reader(socket)
     socket.write(

@@ -134,7 +134,7 @@ describe("a guest moves over unix, tcp and fd, each destination being the next s
       assert.strictEqual(last.bytes, 64 * 65536)
     })
 
-    it(`the built-in counter, working all the time, ${how}`, async () => {
+    it(`B64: the built-in counter, working all the time, ${how}`, async () => {
       await travel(Host.directory(), {
         module: "counter",
         memory: 8,

@@ -42,7 +42,7 @@ const switchover = Buffer.concat([
 ])
 
 describe("a guest that waits for a page in its restore", () => {
-  it.each(["is cut", "says nonsense"])("is parked, and is never shown zeros, when its source %s", async (what) => {
+  it.each(["is cut", "says nonsense"])("B49: is parked, and is never shown zeros, when its source %s", async (what) => {
     const dir = Host.directory()
     const { module, witness } = hasty(dir)
     const to = await Host.destination(dir, module, `unix:${join(dir, "incoming")}`)

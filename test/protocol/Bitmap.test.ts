@@ -37,7 +37,7 @@ describe("bitmap", () => {
       }
     }
   })
-  it("setAll sets the pages that exist and no bit beyond them", () => {
+  it("L5: setAll sets the pages that exist and no bit beyond them", () => {
     for (const length of [0, 1, 31, 32, 33, 63, 64, 65]) {
       const bitmap = new Bitmap(length)
       bitmap.setAll()

@@ -62,6 +62,18 @@ describe("page table, faults and arrivals", () => {
     assert.deepStrictEqual(fault(pages, 1), [4, 6, 7])
     assert.strictEqual(fault(pages, 1), "known")
   })
+  it("L6: looking at a page does not mark it: it is still asked for, and still taken", () => {
+    const pages = table(4)
+    for (let page = 0; page < 4; page++) {
+      assert.isFalse(pages.isRequested(page))
+      assert.isTrue(pages.wants(page))
+      assert.strictEqual(pages.wanted(page, 4 - page), 4 - page)
+      assert.isFalse(pages.ready(page))
+      assert.isTrue(pages.installable(page))
+    }
+    assert.deepStrictEqual(fault(pages, 2), [2])
+    assert.deepStrictEqual(arrive(pages, 2), [2])
+  })
   it("B53: a duplicate changes nothing", () => {
     const pages = table(2)
     arrive(pages, 0)

@@ -67,7 +67,7 @@ const rows: ReadonlyArray<Row> = [
 
 describe("source in post-copy (PO_STATE)", () => {
   for (const [title, state, event, next, actions] of rows) {
-    it(`${state}: ${title}`, () => {
+    it(title, () => {
       assert.deepStrictEqual(PoState.transition(state, event), { state: next, actions })
     })
   }

@@ -124,17 +124,20 @@ for (const which of ["native", "reference"] as const) {
     })
 
     const cases: ReadonlyArray<readonly [what: string, bytes: Uint8Array, clean?: number]> = [
-      ["another command", request([5], 1)],
-      ["no page", request([])],
-      ["more pages than at once", request(Array.from({ length: 17 }, (_, i) => i))],
-      ["a count of which the pages cannot come", request([1], COMMAND, 0xffffffff)],
-      ["a page that is not dirty", request([1, 6]), 6],
-      ["a page beyond the block", request([PAGES])],
-      ["a page far beyond it", request([2 ** 53])],
-      ["one that begins and is not all there", request([5, 6]).subarray(0, 20)]
+      ["leaves another command", request([5], 1)],
+      ["B04: leaves a command that there is not", request([5], 7)],
+      ["leaves no page", request([])],
+      ["B05: leaves more pages than at once", request(Array.from({ length: 17 }, (_, i) => i))],
+      ["B05: leaves more than that of one page", request(Array.from({ length: 17 }, () => 1))],
+      ["B05: leaves a count of which the pages cannot come", request([1], COMMAND, 0xffffffff)],
+      ["leaves a page that is not dirty", request([1, 6]), 6],
+      ["B11: leaves a page beyond the block", request([PAGES])],
+      ["B11: leaves a page far beyond it", request([2 ** 53])],
+      ["B11: leaves a page whose byte offset would wrap", request([2 ** 52])],
+      ["leaves one that begins and is not all there", request([5, 6]).subarray(0, 20)]
     ]
     for (const [what, bytes, clean] of cases) {
-      it(`leaves ${what} as it came, behind what was answered before it`, () => {
+      it(`${what} as it came, behind what was answered before it`, () => {
         const { dirty, far, input, log, plan, run } = rig()
         if (clean !== undefined) dirty[clean >> 3]! &= ~(1 << (clean & 7))
         write(far, concat(request([9]), bytes))
@@ -325,7 +328,7 @@ for (const which of ["native", "reference"] as const) {
       )
     })
 
-    it("sends nothing when memory or link are gone, or what is left would have no room", () => {
+    it("B17: sends nothing when memory or link are gone, or what is left would have no room", () => {
       const { far, region, run } = rig()
       assert.isBelow(run([5], new Uint8Array(P)).left, 0)
       assert.isBelow(run([PAGES], new Uint8Array(2 * P)).left, 0)
@@ -418,7 +421,7 @@ for (const which of ["native", "reference"] as const) {
       }
     })
 
-    it("takes an answer in pieces, and leaves the pieces when no more comes", async () => {
+    it("B23: takes an answer in pieces, and leaves the pieces when no more comes", async () => {
       const { far, plan, run, runOnFault, threads: [one], unhandled } = await rig()
       const reading = one.byte(5 * P)
       await runOnFault()
@@ -433,12 +436,13 @@ for (const which of ["native", "reference"] as const) {
     })
 
     const strangers: ReadonlyArray<readonly [what: string, bytes: Uint8Array]> = [
-      ["flags of another kind", record(5, 0x08, contentOf(5))],
-      ["a page beyond the block", record(PAGES, PAGE_FLAGS, contentOf(5))],
-      ["the end of the stream of pages", record(0, 0x10, new Uint8Array(0))]
+      ["leaves flags of another kind", record(5, 0x08, contentOf(5))],
+      ["B27: leaves a record with neither page nor fill", record(5, 0x20, contentOf(5))],
+      ["B28: leaves a page beyond the block", record(PAGES, PAGE_FLAGS, contentOf(5))],
+      ["leaves the end of the stream of pages", record(0, 0x10, new Uint8Array(0))]
     ]
     for (const [what, bytes] of strangers) {
-      it(`leaves ${what} as it came, and what follows it`, async () => {
+      it(`${what} as it came, and what follows it`, async () => {
         const { far, plan, run, runOnFault, threads: [one], unhandled } = await rig()
         const reading = one.byte(5 * P)
         await runOnFault()
@@ -531,7 +535,7 @@ for (const which of ["native", "reference"] as const) {
       assert.strictEqual(readAll(far).length, 0)
     })
 
-    it("leaves a page that has come already, and one that came twice in one call", async () => {
+    it("B53: leaves a page that has come already, and one that came twice in one call", async () => {
       const { far, plan, received, run, runOnFault, threads: [one], unhandled } = await rig()
       const reading = one.byte(5 * P)
       await runOnFault()
@@ -545,7 +549,7 @@ for (const which of ["native", "reference"] as const) {
       assert.deepStrictEqual([unhandled(), plan[Fetch.bytesIn]], [recordOf(5), 0])
     })
 
-    it("leaves a page that was given back: it is received for ever", async () => {
+    it("B29: leaves a page that was given back: it is received for ever", async () => {
       const { addressOf, channel, far, log, received, run, runOnFault, threads: [one], unhandled } = await rig()
       const reading = one.byte(5 * P)
       await runOnFault()

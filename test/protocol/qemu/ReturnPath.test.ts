@@ -82,7 +82,7 @@ describe("the received bitmap", () => {
     for (const page of [0, 9, 69]) bitmap.set(page)
     assert.deepStrictEqual(ReceivedBitmap.encode(bitmap), hex("01 02 00 00 00 00 00 00 20 00 00 00 00 00 00 00"))
   })
-  it("comes out as it went in, whatever its length", () => {
+  it("L2: comes out as it went in, every bit of every word, whatever its length", () => {
     const next = random(8)
     for (let round = 0; round < 100; round++) {
       const bitmap = new Bitmap(1 + Math.floor(next() * 300))
