@@ -15,7 +15,7 @@ import * as BusyPoll from "../../src/services/BusyPoll.ts"
 import { fromBytes, type SourceBlock } from "../../src/services/GuestMemory.ts"
 import { AGAIN, type Link } from "../../src/services/Link.ts"
 import * as LinkMemory from "../../src/services/LinkMemory.ts"
-import { answerOver } from "../../src/services/PageExchangeReference.ts"
+import { answerOver } from "../../src/services/AnswerReference.ts"
 import * as RateLimit from "../../src/services/RateLimit.ts"
 import { PAGE } from "./Contents.ts"
 
