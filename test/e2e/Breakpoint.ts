@@ -6,6 +6,7 @@
 import { writeSync } from "node:fs"
 import { createRequire } from "node:module"
 import { isMainThread } from "node:worker_threads"
+import { Answer, Fetch } from "../../src/services/PageExchange.ts"
 import { type Arrow, arrows, type Process } from "./Arrows.ts"
 
 const processOf = (args: ReadonlyArray<string>): Process | undefined => {
@@ -52,6 +53,22 @@ function breakAt({ at, matches, when }: Arrow): void {
       if (linked && call === "write" && result > 0) seen.push(String.fromCharCode(...bytes.subarray(0, 1)) + result)
       return result
     }
+  }
+  // What these calls have read and do not deal with themselves.
+  const fetch = addon["fetchPages"]!
+  addon["fetchPages"] = (...args) => {
+    const result = fetch(...args) as number
+    const [, , plan, , , buffer] = args as [unknown, unknown, Float64Array, unknown, unknown, Uint8Array]
+    const at = plan[Fetch.readAt]!
+    if (result >= 0) look("reading", buffer.subarray(at, at + plan[Fetch.unhandled]!))
+    return result
+  }
+  const answer = addon["answerRequests"]!
+  addon["answerRequests"] = (...args) => {
+    const result = answer(...args) as number
+    const [, , plan, , input] = args as [unknown, unknown, Float64Array, unknown, Uint8Array]
+    if (result >= 0) look("reading", input.subarray(0, plan[Answer.unhandled]))
+    return result
   }
   const read = addon["read"]!
   addon["read"] = (...args) => {
