@@ -8,6 +8,7 @@
 
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -145,22 +146,69 @@ class Fetching {
     return true;
   }
 
-  /** Reads what the source has sent and installs the pages asked for. */
+  /** Reads what the source has sent and installs it. */
   bool takeAnswers() {
-    const ssize_t n = ::recv(link_, buffer_.data + readAt_ + have_, readMost_ - have_, MSG_DONTWAIT);
+    const bool scattered = dense_ && have_ == 0;
+    const ssize_t n = scattered ? readScattered()
+                                : ::recv(link_, buffer_.data + readAt_ + have_, readMost_ - have_, MSG_DONTWAIT);
     if (n <= 0) {
       stopped_ = n == 0 || (errno != EAGAIN && errno != EINTR);
       return false;
     }
-    have_ += static_cast<size_t>(n);
+    dense_ = false;
+    const size_t placed = scattered ? placeScattered(static_cast<size_t>(n)) : 0;
+    if (!scattered) have_ += static_cast<size_t>(n);
     size_t at = 0;
     size_t used = 0;
     while (hasRoom(kMostAtOnce + 1) && (used = place(at)) > 0) at += used;
-    bytesIn_ += at;
+    bytesIn_ += placed + at;
     have_ -= at;
     std::memmove(buffer_.data + readAt_, buffer_.data + readAt_ + at, have_);
     if (have_ > 0 && !mayGrow()) stopped_ = true;
-    return at > 0;
+    return placed + at > 0;
+  }
+
+  /** Whole pages one behind the other are read apart from their words: no byte of them has to be moved. */
+  ssize_t readScattered() {
+    const size_t slots = std::min({kMostAtOnce, kMostBytes / pageSize_, readMost_ / (kWord + pageSize_)});
+    iovec parts[2 * kMostAtOnce];
+    for (size_t i = 0; i < slots; ++i) {
+      parts[2 * i] = {heads_ + i * kWord, kWord};
+      parts[2 * i + 1] = {staging_ + i * pageSize_, pageSize_};
+    }
+    msghdr message{};
+    message.msg_iov = parts;
+    message.msg_iovlen = 2 * slots;
+    repeats_ = 0;
+    return ::recvmsg(link_, &message, MSG_DONTWAIT);
+  }
+
+  /** Installs the pages among so many bytes as far as they are whole and alike; the rest goes to the buffer. How many bytes. */
+  size_t placeScattered(size_t bytes) {
+    const size_t length = kWord + pageSize_;
+    const size_t whole = bytes / length;
+    size_t i = 0;
+    while (i < whole && hasRoom(kMostAtOnce + 1)) {
+      Record record;
+      const uint64_t word = getWord(heads_ + i * kWord);
+      if (!isRecord(word, record) || record.fill) break;
+      uint64_t count = 1;
+      while (i + count < whole && getWord(heads_ + (i + count) * kWord) == word + count * pageSize_) ++count;
+      const size_t placed = placeRun(record, staging_ + i * pageSize_, pageSize_, count);
+      if (placed == 0) break;
+      i += placed;
+    }
+    dense_ = i == whole && i * length == bytes;
+    for (size_t at = i * length; at < bytes;) {
+      const size_t slot = at / length;
+      const size_t in = at % length;
+      const size_t n = std::min(bytes - at, in < kWord ? kWord - in : length - in);
+      std::memcpy(buffer_.data + readAt_ + have_, in < kWord ? heads_ + slot * kWord + in
+                                                             : staging_ + slot * pageSize_ + (in - kWord), n);
+      have_ += n;
+      at += n;
+    }
+    return i * length;
   }
 
   struct Record {
@@ -193,33 +241,45 @@ class Fetching {
     const uint64_t word = getWord(bytes);
     Record record;
     if (!isRecord(word, record) || have_ - at < record.length) return 0;
-    const uint64_t page = record.page;
-    const auto now = [] { return static_cast<double>(monotonicNow()); };
-    if (test(requested_, page) || asked_.has(page)) {
-      if (install(record, bytes + kWord, 1) == 0) return 0;
-      log_.add(kPlaced, static_cast<double>(page), now(), record.fill ? 1 : 0);
-      placed_.add(page, 1);
-      return record.length;
-    }
     const uint64_t zeros = record.fill && bytes[kWord] == 0 ? kMostZeros : kMostBytes / pageSize_;
-    const uint64_t most = std::min({zeros, pages_ - page, static_cast<uint64_t>((have_ - at) / record.length)});
+    const uint64_t most = std::min(zeros, static_cast<uint64_t>((have_ - at) / record.length));
     uint64_t count = 1;
     for (; count < most; ++count) {
       const uint8_t* next = bytes + count * record.length;
-      if (getWord(next) != word + count * pageSize_ || (record.fill && next[kWord] != bytes[kWord]) ||
-          test(requested_, page + count) || test(received_, page + count)) {
-        break;
-      }
+      if (getWord(next) != word + count * pageSize_ || (record.fill && next[kWord] != bytes[kWord])) break;
     }
-    const uint64_t placed = install(record, bytes + kWord, placed_.without(page, asked_.without(page, count)));
-    if (placed == 0) return 0;
-    log_.add(record.fill ? kFillRun : kRun, static_cast<double>(page), now(), static_cast<double>(placed));
-    placed_.add(page, placed);
+    const size_t placed = placeRun(record, bytes + kWord, record.length, count);
+    dense_ = placed > 0 && !record.fill;
     return placed * record.length;
   }
 
-  /** Installs neighbouring pages whose records lie one behind the other: how many, from the first. */
-  uint64_t install(const Record& record, const uint8_t* bytes, uint64_t count) {
+  /**
+   * Installs at most `count` neighbouring pages whose bytes lie `stride` apart: one that was asked for alone, others
+   * together. How many, from the first.
+   */
+  uint64_t placeRun(const Record& record, const uint8_t* bytes, size_t stride, uint64_t count) {
+    const uint64_t page = record.page;
+    const bool asked = test(requested_, page) || asked_.has(page);
+    if (asked) {
+      count = 1;
+    } else {
+      count = std::min(count, pages_ - page);
+      for (uint64_t i = 1; i < count; ++i) {
+        if (test(requested_, page + i) || test(received_, page + i)) count = i;
+      }
+      count = placed_.without(page, asked_.without(page, count));
+    }
+    const uint64_t placed = install(record, bytes, stride, count);
+    if (placed == 0) return 0;
+    const auto now = static_cast<double>(monotonicNow());
+    if (asked) log_.add(kPlaced, static_cast<double>(page), now, record.fill ? 1 : 0);
+    else log_.add(record.fill ? kFillRun : kRun, static_cast<double>(page), now, static_cast<double>(placed));
+    placed_.add(page, placed);
+    return placed;
+  }
+
+  /** Installs neighbouring pages whose bytes lie `stride` apart: how many, from the first. */
+  uint64_t install(const Record& record, const uint8_t* bytes, size_t stride, uint64_t count) {
     const uint64_t address = address_ + record.page * pageSize_;
     const uint64_t length = count * pageSize_;
     if (record.fill && *bytes == 0) {
@@ -227,17 +287,23 @@ class Fetching {
       ioctl(uffd_, abi::kZeropage, &zero);
       return zero.done > 0 ? static_cast<uint64_t>(zero.done) / pageSize_ : 0;
     }
-    if (record.fill) {
-      std::memset(staging_, *bytes, length);
-    } else if (count > 1) {
-      for (uint64_t i = 0; i < count; ++i) {
-        std::memcpy(staging_ + i * pageSize_, bytes + i * record.length, pageSize_);
-      }
+    if (record.fill) repeat(*bytes, length);
+    else if (count > 1 && stride != pageSize_) {
+      repeats_ = 0;
+      for (uint64_t i = 0; i < count; ++i) std::memcpy(staging_ + i * pageSize_, bytes + i * stride, pageSize_);
     }
-    const uint8_t* from = record.fill || count > 1 ? staging_ : bytes;
-    abi::Copy copy{address, reinterpret_cast<uintptr_t>(from), length, 0, 0};
+    const bool inPlace = !record.fill && (count == 1 || stride == pageSize_);
+    abi::Copy copy{address, reinterpret_cast<uintptr_t>(inPlace ? bytes : staging_), length, 0, 0};
     ioctl(uffd_, abi::kCopy, &copy);
     return copy.done > 0 ? static_cast<uint64_t>(copy.done) / pageSize_ : 0;
+  }
+
+  /** Makes the staging area begin with so many times this byte, unless it does. */
+  void repeat(uint8_t byte, size_t length) {
+    if (repeats_ < length || staging_[0] != byte) {
+      std::memset(staging_, byte, length);
+      repeats_ = length;
+    }
   }
 
   bool isSeen(uint64_t page) const { return asked_.has(page) || placed_.has(page); }
@@ -258,7 +324,12 @@ class Fetching {
   SeenPages placed_;
   uint64_t address_ = 0, pages_ = 0, pageSize_ = 0, pageFlags_ = 0, fillFlags_ = 0, command_ = 0,
            nanos_ = 0, readAt_ = 0, readMost_ = 0;
+  uint8_t heads_[kWord * kMostAtOnce];
   uint8_t staging_[kMostBytes];
+  /** Bytes at the beginning of the staging area that are the same. */
+  size_t repeats_ = 0;
+  /** Whether the last record was a whole page, and the next one begins with the next byte that comes. */
+  bool dense_ = false;
   bool asks_ = false, stopped_ = false;
   size_t have_ = 0, faults_ = 0, unsent_ = 0, bytesIn_ = 0, bytesOut_ = 0;
 };

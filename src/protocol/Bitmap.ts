@@ -2,6 +2,13 @@
  * One bit per page of a block, with the number of set bits kept. Indexes are pages from 0; an index outside the bitmap
  * reads as clear and cannot be set. Searches skip 32 pages at a time.
  */
+/** The bits of one word from that of page `from` on, up to that of page `end` or the word's last. */
+const mask = (from: number, end: number): number => {
+  const above = (0xffffffff << (from & 31)) >>> 0
+  const past = end - (from & ~31)
+  return past >= 32 ? above : above & (2 ** past - 1)
+}
+
 export class Bitmap {
   /** Pages. */
   readonly length: number
@@ -58,13 +65,15 @@ export class Bitmap {
 
   /** Sets `count` bits from `first` on, of which none is set. */
   setRun(first: number, count: number): void {
-    for (let i = first; i < first + count; i++) this.words[i >>> 5]! |= 1 << (i & 31)
+    const end = first + count
+    for (let i = first; i < end; i = (i | 31) + 1) this.words[i >>> 5]! |= mask(i, end)
     this.#count += count
   }
 
   /** Clears `count` bits from `first` on, all of which are set. */
   clearRun(first: number, count: number): void {
-    for (let i = first; i < first + count; i++) this.words[i >>> 5]! &= ~(1 << (i & 31))
+    const end = first + count
+    for (let i = first; i < end; i = (i | 31) + 1) this.words[i >>> 5]! &= ~mask(i, end)
     this.#count -= count
   }
 

@@ -30,6 +30,8 @@ export const fetchOver = (
   const readMost = plan[Fetch.readMost]!
   let have = plan[Fetch.have]!
   let stopped = false
+  /** Whether the last record was a whole page: then whole pages are read, as many as the addon reads apart from their words. */
+  let dense = false
   plan[Fetch.faults] =
     plan[Fetch.unsent] =
     plan[Fetch.bytesIn] =
@@ -116,6 +118,7 @@ export const fetchOver = (
     if (test(requested, page) || unlogged(page, 1) === 0) {
       if (install(record, at + WORD, 1) === 0) return 0
       log.add(Logged.placed, page, nanos(), fill ? 1 : 0)
+      dense = !fill
       return length
     }
     const byte = buffer[at + WORD]!
@@ -128,16 +131,20 @@ export const fetchOver = (
       if (test(requested, page + count) || test(received, page + count)) break
     }
     const placed = install(record, at + WORD, unlogged(page, count))
+    dense = placed > 0 && !fill
     if (placed > 0) log.add(fill ? Logged.fillRun : Logged.run, page, nanos(), placed)
     return placed * length
   }
 
   const takeAnswers = (): boolean => {
-    const n = link.read(buffer, readAt + have, readMost - have)
+    const slots = Math.min(MOST_AT_ONCE, Math.floor(MOST_BYTES / pageSize), Math.floor(readMost / (WORD + pageSize)))
+    const most = dense && have === 0 ? slots * (WORD + pageSize) : readMost - have
+    const n = link.read(buffer, readAt + have, most)
     if (n <= 0) {
       stopped = n === 0
       return false
     }
+    dense = false
     have += n
     let at = readAt
     const end = readAt + have
