@@ -155,13 +155,14 @@ class Fetching {
       stopped_ = n == 0 || (errno != EAGAIN && errno != EINTR);
       return false;
     }
-    dense_ = false;
+    whole_ = 0;
     const size_t placed = scattered ? placeScattered(static_cast<size_t>(n)) : 0;
     if (!scattered) have_ += static_cast<size_t>(n);
     size_t at = 0;
     size_t used = 0;
     while (hasRoom(kMostAtOnce + 1) && (used = place(at)) > 0) at += used;
     bytesIn_ += placed + at;
+    dense_ = whole_ > 1;
     have_ -= at;
     std::memmove(buffer_.data + readAt_, buffer_.data + readAt_ + at, have_);
     if (have_ > 0 && !mayGrow()) stopped_ = true;
@@ -198,7 +199,6 @@ class Fetching {
       if (placed == 0) break;
       i += placed;
     }
-    dense_ = i == whole && i * length == bytes;
     for (size_t at = i * length; at < bytes;) {
       const size_t slot = at / length;
       const size_t in = at % length;
@@ -248,9 +248,7 @@ class Fetching {
       const uint8_t* next = bytes + count * record.length;
       if (getWord(next) != word + count * pageSize_ || (record.fill && next[kWord] != bytes[kWord])) break;
     }
-    const size_t placed = placeRun(record, bytes + kWord, record.length, count);
-    dense_ = placed > 0 && !record.fill;
-    return placed * record.length;
+    return placeRun(record, bytes + kWord, record.length, count) * record.length;
   }
 
   /**
@@ -275,6 +273,7 @@ class Fetching {
     if (asked) log_.add(kPlaced, static_cast<double>(page), now, record.fill ? 1 : 0);
     else log_.add(record.fill ? kFillRun : kRun, static_cast<double>(page), now, static_cast<double>(placed));
     placed_.add(page, placed);
+    if (!record.fill) whole_ += placed;
     return placed;
   }
 
@@ -328,7 +327,8 @@ class Fetching {
   uint8_t staging_[kMostBytes];
   /** Bytes at the beginning of the staging area that are the same. */
   size_t repeats_ = 0;
-  /** Whether the last record was a whole page, and the next one begins with the next byte that comes. */
+  /** Whole pages that came with the last bytes; whether they were several, so that more are likely to follow. */
+  uint64_t whole_ = 0;
   bool dense_ = false;
   bool asks_ = false, stopped_ = false;
   size_t have_ = 0, faults_ = 0, unsent_ = 0, bytesIn_ = 0, bytesOut_ = 0;

@@ -30,7 +30,8 @@ export const fetchOver = (
   const readMost = plan[Fetch.readMost]!
   let have = plan[Fetch.have]!
   let stopped = false
-  /** Whether the last record was a whole page: then whole pages are read, as many as the addon reads apart from their words. */
+  /** Whole pages that came with the last bytes; several: as many are read next as the addon reads apart from their words. */
+  let whole = 0
   let dense = false
   plan[Fetch.faults] =
     plan[Fetch.unsent] =
@@ -118,7 +119,7 @@ export const fetchOver = (
     if (test(requested, page) || unlogged(page, 1) === 0) {
       if (install(record, at + WORD, 1) === 0) return 0
       log.add(Logged.placed, page, nanos(), fill ? 1 : 0)
-      dense = !fill
+      if (!fill) whole++
       return length
     }
     const byte = buffer[at + WORD]!
@@ -131,7 +132,7 @@ export const fetchOver = (
       if (test(requested, page + count) || test(received, page + count)) break
     }
     const placed = install(record, at + WORD, unlogged(page, count))
-    dense = placed > 0 && !fill
+    if (!fill) whole += placed
     if (placed > 0) log.add(fill ? Logged.fillRun : Logged.run, page, nanos(), placed)
     return placed * length
   }
@@ -144,7 +145,7 @@ export const fetchOver = (
       stopped = n === 0
       return false
     }
-    dense = false
+    whole = 0
     have += n
     let at = readAt
     const end = readAt + have
@@ -154,6 +155,7 @@ export const fetchOver = (
       at += used
     }
     plan[Fetch.bytesIn]! += at - readAt
+    dense = whole > 1
     buffer.copyWithin(readAt, at, end)
     have = end - at
     const record = have >= WORD ? found(getWord(buffer, readAt)) : undefined
