@@ -166,10 +166,11 @@ class Answering {
 
   int64_t pushFrom(const Mapping& memory) {
     vector_.begin(pageFlags_, fillFlags_);
+    const size_t chunk = unread_ > 0 ? std::min<size_t>(kChunk, unread_) : kChunk;
     Run runs[kMostAtOnce];
     size_t runCount = 0;
     uint64_t page = cursor_;
-    while (page < pages_ && vector_.ranges() < kMostPushed && vector_.bytes() < kChunk && runCount < kMostAtOnce) {
+    while (page < pages_ && vector_.ranges() < kMostPushed && vector_.bytes() < chunk && runCount < kMostAtOnce) {
       if (!test(dirty_, page)) {
         ++page;
         continue;
@@ -184,7 +185,7 @@ class Answering {
       const size_t before = vector_.bytes();
       uint64_t fills = 0;
       uint64_t taken = 0;
-      while (taken < count && vector_.bytes() < kChunk && vector_.bytes() + kWord + pageSize_ <= out_.length) {
+      while (taken < count && vector_.bytes() < chunk && vector_.bytes() + kWord + pageSize_ <= out_.length) {
         const int64_t byte = vector_.add(memory, (page + taken) * pageSize_, pageSize_);
         if (byte < -1) return 0;
         if (byte >= 0) ++fills;

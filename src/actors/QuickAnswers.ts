@@ -26,7 +26,7 @@ const INPUT_BYTES = 4096
  * Bytes that the destination may not have read before more is pushed while the guest asks for page after page: each of them
  * waits behind these. It takes a turn of the CPU to refill, which only a source that does not sleep has in time.
  */
-const MOST_UNREAD = 64 * 1024
+const MOST_UNREAD = 8 * 1024
 /** Larger pages go the ordinary way. */
 const MOST_PAGE_BYTES = 64 * 1024
 
