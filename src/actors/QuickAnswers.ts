@@ -24,9 +24,10 @@ const { Answer } = PageExchange
 const INPUT_BYTES = 4096
 /**
  * Bytes that the destination may not have read before more is pushed while the guest asks for page after page: each of them
- * waits behind these. It takes a turn of the CPU to refill, which only a source that does not sleep has in time.
+ * waits behind these, and the guest's thread for a CPU that nobody needs meanwhile. Only a source that does not sleep
+ * refills them in time, and only over a link that tells what was read.
  */
-const MOST_UNREAD = 8 * 1024
+const MOST_UNREAD = 4 * 1024
 /** Larger pages go the ordinary way. */
 const MOST_PAGE_BYTES = 64 * 1024
 
@@ -55,7 +56,7 @@ export const make = ({ dialect, link, receiver, sender, targetPageSize }: Option
     plan[Answer.nanos] = nanos
     plan[Answer.cursor] = cursor
     plan[Answer.answers] = answers ? 1 : 0
-    plan[Answer.unread] = nanos > 0 ? MOST_UNREAD : 0
+    plan[Answer.unread] = nanos > 0 && link.unsentIsUnread ? MOST_UNREAD : 0
     const answered = state.block.answer(link, plan, state.dirty.bytes, input, output)
     if (answered < 0) return undefined
     const unhandled = plan[Answer.unhandled]!

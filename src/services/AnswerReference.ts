@@ -69,10 +69,11 @@ export const answerOver =
       if (cursor >= pages || plan[Answer.pendingEnd]! > 0) return false
       if (plan[Answer.unread]! > 0 && link.unsent() > plan[Answer.unread]!) return false
       const runs: Array<[first: number, fills: number, bytes: number, pages: number]> = []
+      const chunk = plan[Answer.unread]! > 0 ? Math.min(CHUNK, plan[Answer.unread]!) : CHUNK
       let end = 0
       let page = cursor
       let looked = 0
-      while (page < pages && looked < MOST_PUSHED && end < CHUNK && runs.length < MOST_AT_ONCE) {
+      while (page < pages && looked < MOST_PUSHED && end < chunk && runs.length < MOST_AT_ONCE) {
         let count = 0
         while (count < MOST_PUSHED - looked && page + count < pages && test(dirty, page + count)) count++
         count = unlogged(page, count)
@@ -81,7 +82,7 @@ export const answerOver =
           continue
         }
         const run: (typeof runs)[number] = [page, 0, 0, 0]
-        while (run[3] < count && end < CHUNK && end + WORD + pageSize <= output.length) {
+        while (run[3] < count && end < chunk && end + WORD + pageSize <= output.length) {
           range.set([page * pageSize, pageSize, WORD, -1])
           if (gather(range, 1, output, end) < 1) return false
           const byte = range[3]!

@@ -25,7 +25,7 @@ export const Answer = {
   cursor: 6,
   /** Whether requests may be answered; else they are left. */
   answers: 7,
-  /** Bytes that the peer may not have read when more is pushed; 0: as many as the link takes. */
+  /** Bytes that the peer may not have read when more is pushed, and bytes pushed at once; 0: no such bound. */
   unread: 8,
   /** Bytes at the beginning of `input` that are not dealt with. */
   unhandled: 9,
