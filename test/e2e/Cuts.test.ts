@@ -15,7 +15,7 @@ import { endDestination, open, openAgain, outcomeOf } from "./Remains.ts"
 
 const whole = process.env["POSTCOPY_TEST_WHOLE"] === "1"
 /** Cuts of one link, direction and kind. */
-const CUTS = whole ? 50 : 2
+const CUTS = whole ? 25 : 2
 const SEED = Number(process.env["POSTCOPY_TEST_SEED"] ?? 20_111_229)
 /** Silence of both sides for this long after a cut is a hang, on however busy a machine. */
 const PATIENCE_MILLIS = 30_000
