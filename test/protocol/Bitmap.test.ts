@@ -37,6 +37,22 @@ describe("bitmap", () => {
       }
     }
   })
+  it("sets and clears runs as page by page, wherever they begin and end", () => {
+    const length = 100
+    for (const first of [0, 1, 31, 32, 33, 60, 63, 64, 99]) {
+      for (const count of [0, 1, 2, 31, 32, 33, 40, 64]) {
+        if (first + count > length) continue
+        const [runs, pages] = [new Bitmap(length), new Bitmap(length)]
+        runs.setRun(first, count)
+        for (let page = first; page < first + count; page++) pages.set(page)
+        assert.deepStrictEqual([runs.words, runs.count], [pages.words, pages.count])
+        for (const bitmap of [runs, pages]) bitmap.setAll()
+        runs.clearRun(first, count)
+        for (let page = first; page < first + count; page++) pages.clear(page)
+        assert.deepStrictEqual([runs.words, runs.count], [pages.words, pages.count])
+      }
+    }
+  })
   it("L5: setAll sets the pages that exist and no bit beyond them", () => {
     for (const length of [0, 1, 31, 32, 33, 63, 64, 65]) {
       const bitmap = new Bitmap(length)

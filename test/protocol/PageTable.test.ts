@@ -89,6 +89,20 @@ describe("page table, faults and arrivals", () => {
     assert.strictEqual(arrive(pages, 0), "discard")
     assert.isTrue(pages.complete)
   })
+  it("pages that were installed elsewhere, asked for or not, are as if they had come one by one", () => {
+    const pages = table(8)
+    // Noted, and not asked for: whoever waits is let go on.
+    assert.strictEqual(pages.fault(3), "request")
+    pages.unrequest()
+    pages.placed(2, 4)
+    pages.fetched(6)
+    assert.deepStrictEqual([pages.receivedTargets, pages.missing, pages.waiting], [5, 3, 0])
+    assert.deepStrictEqual([1, 2, 5, 6, 7].map((page) => pages.isInstalled(page)), [false, true, true, true, false])
+    assert.strictEqual(pages.received(4), "discard")
+    assert.strictEqual(pages.fault(3), "installed")
+    for (const page of [0, 1, 7]) arrive(pages, page)
+    assert.isTrue(pages.complete)
+  })
   it("a page that was prefetched is not asked for again, and a fault on it waits", () => {
     const pages = table(2)
     assert.isTrue(pages.prefetch(1))

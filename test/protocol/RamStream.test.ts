@@ -329,6 +329,30 @@ describe("RAM stream round trip", () => {
 })
 
 describe("RAM reader", () => {
+  it("lets somebody else consume a record that it has begun, where the next one continues the block", () => {
+    const input = new ReceiveBuffer(0, 16384)
+    const reader = new RamReader(input, { phase: "postcopy", blocks })
+    assert.strictEqual(reader.continuing, -1)
+    input.push(join(be64(0x1008), pcRam, page))
+    assert.strictEqual(reader.next(), Read.Page)
+    assert.strictEqual(reader.continuing, 0)
+    const record = join(be64(0x2028), page)
+    input.push(record.subarray(0, 100))
+    assert.strictEqual(reader.next(), Read.NeedMore)
+    assert.strictEqual(reader.continuing, 0)
+    reader.rewind()
+    input.push(record.subarray(100))
+    input.consume(record.length)
+    input.push(be64(0x3022))
+    assert.strictEqual(reader.next(), Read.NeedMore)
+    input.push(Uint8Array.of(9))
+    assert.deepStrictEqual([reader.next(), reader.address, reader.byte], [Read.Fill, 0x3000, 9])
+    // One that names its block is not for anybody else.
+    input.push(be64(0x08))
+    assert.strictEqual(reader.next(), Read.NeedMore)
+    assert.strictEqual(reader.continuing, -1)
+  })
+
   it("gives pages as places in the receive buffer, in chunks read straight into it", () => {
     const input = new ReceiveBuffer(0, 1024)
     const reader = new RamReader(input, { phase: "postcopy", blocks })

@@ -16,6 +16,13 @@ describe("page states", () => {
     assert.deepStrictEqual(Array.from(states.cells(4).counts), [0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0])
   })
 
+  it("take pages together that nobody asked for", () => {
+    const states = new PageStates(6)
+    states.requested(0)
+    states.pushed(2, 3)
+    assert.deepStrictEqual(Array.from(states.cells(2).counts), [1, 0, 1, 0, 0, 0, 2, 0])
+  })
+
   it("keep what is here when the guest gives it back, and know that the rest will never come", () => {
     const states = new PageStates(4)
     states.received(0)
