@@ -28,6 +28,8 @@ import { MILLI, type Process, World } from "./World.ts"
 const patience = { times: 100, schedule: Schedule.spaced(1) }
 /** Virtual milliseconds after which whoever still waits waits for ever: beyond every bound of the engine's own. */
 const DEADLINE = 120_000
+/** A broken link is told of within this time (milliseconds), whoever is not stopped. */
+const MOST_MILLIS_TO_SAY = 5_000
 const URI = "unix:/simulated"
 
 export interface Result {
@@ -176,7 +178,13 @@ export const run = (scenario: Scenario, readable: boolean): Result => {
   const network = new Services.Network()
   const watch = new RequestWatch()
   let missingAtEoc = -1
-  network.onCut = (cut) => count(`fault: link ${cut.kind}`)
+  /** When the link broke, and when each side had said what became of its migration. Nanoseconds. */
+  let brokenAt: number | undefined
+  const saidAt = { source: 0, destination: 0 }
+  network.onCut = (cut) => {
+    count(`fault: link ${cut.kind}`)
+    if (cut.kind === "reset") brokenAt ??= world.now
+  }
   network.prepare = ({ ends: [source, destination] }) => {
     for (const fault of faults) {
       if (fault._tag !== "Cut") continue
@@ -244,6 +252,7 @@ export const run = (scenario: Scenario, readable: boolean): Result => {
     ends.source = yield* Effect.exit(
       migrate({ guest, to: URI, background: scenario.background, maxBandwidth: scenario.maxBandwidth })
     )
+    saidAt.source = world.now
     trace.note(`the source ends: ${describe(ends.source)}`)
     yield* Deferred.await(quit.source)
   }).pipe(Effect.scoped)
@@ -253,6 +262,7 @@ export const run = (scenario: Scenario, readable: boolean): Result => {
     Deferred.doneUnsafe(listening, Effect.void)
     yield* Effect.forkDetach(Effect.map(Effect.exit(incoming.report), (exit) => {
       ends.destination = exit
+      saidAt.destination = world.now
       trace.note(`the destination ends: ${describe(exit)}`)
     }))
     yield* Deferred.await(quit.destination)
@@ -456,6 +466,13 @@ export const run = (scenario: Scenario, readable: boolean): Result => {
       }
       if (destination === undefined || Exit.isFailure(destination)) {
         fail(`nothing went wrong, and the destination ends: ${describe(destination)}`)
+      }
+    }
+    const stops = faults.some(({ _tag }) => _tag === "Stop")
+    if (brokenAt !== undefined && !stops) {
+      for (const [side, at] of Object.entries(saidAt)) {
+        const millis = (at - brokenAt) / MILLI
+        if (millis > MOST_MILLIS_TO_SAY) fail(`the ${side} says what happened ${millis} ms after the link broke`)
       }
     }
     for (const [side, exit] of [["source", source], ["destination", destination]] as const) {
