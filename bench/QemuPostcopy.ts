@@ -16,7 +16,7 @@ const QEMU = "qemu-system-x86_64"
 
 /** Why it cannot run, for the case. */
 export const missing = (): { readonly missing?: string } =>
-  ([[QEMU, "qemu-system-x86"], ["as", "binutils"], ["objcopy", "binutils"]] as const)
+  ([[QEMU, "qemu-system-x86"], ["as", "binutils"], ["ld", "binutils"]] as const)
     .filter(([tool]) => spawnSync(tool, ["--version"]).error !== undefined)
     .map(([tool, name]) => ({ missing: `${tool} is not installed (Debian: ${name})` }))[0] ?? {}
 
@@ -28,12 +28,16 @@ const bootSector = (): string => {
   for (
     const [tool, ...args] of [
       ["as", "--32", "-o", object, from],
-      ["objcopy", "-O", "binary", "-j", ".text", object, image]
+      ["ld", "-m", "elf_i386", "--oformat", "binary", "-Ttext", "0x7c00", "-o", image, object]
     ] as const
   ) {
     const { status, stderr } = spawnSync(tool, args, { encoding: "utf8" })
     if (status !== 0) throw new Error(`${tool} refused test/qemu/guest.S: ${stderr}`)
   }
+  // Firmware wants a disk of some size.
+  const bytes = Buffer.alloc(2 ** 20)
+  readFileSync(image).copy(bytes)
+  writeFileSync(image, bytes)
   return image
 }
 
@@ -112,7 +116,8 @@ export const migrate = async (mebibytes: number) => {
       capabilities: [enable("postcopy-ram"), enable("postcopy-blocktime")]
     })
     await here.ask("migrate-set-capabilities", { capabilities: [enable("postcopy-ram")] })
-    await here.ask("migrate-set-parameters", { "max-bandwidth": 0, "max-postcopy-bandwidth": 0 })
+    // Next to nothing before the switchover, as ours: all memory is to follow the guest.
+    await here.ask("migrate-set-parameters", { "max-bandwidth": 65_536, "max-postcopy-bandwidth": 0 })
     await until(() => readFileSync(at("s-serial"), "utf8").includes("P00000001"))
     await there.ask("migrate-incoming", { uri: `unix:${at("link")}` })
     await here.ask("stop")

@@ -442,7 +442,7 @@ export function busyPoll(
  * `plan`, in: 0 pages, 1 page size (a power of two, bytes), 2 `pageFlags`, 3 `fillFlags` (both below the page size), 4
  * command, 5 `nanos` (0: one look), 6 the cursor, a page (the number of pages: nothing is pushed), 7 whether requests are
  * answered (0: whatever comes ends the call), 8 bytes of the socket's queue (SIOCOUTQ) above which nothing is pushed, and of
- * a chunk (0: no such bound). Out: 6 the cursor; 9 bytes at the beginning of `input` that are not dealt with; 10, 11 where in `output`
+ * a chunk (0: no such bound), sixteen times as many once a page was asked for that is less than 16 behind the cursor. Out: 6 the cursor; 9 bytes at the beginning of `input` that are not dealt with; 10, 11 where in `output`
  * the bytes begin and end that the socket has not taken; 12 bytes of the requests answered; 13 whether others want the CPU;
  * 14 whether the socket took nothing of what was to be pushed; 15 entries of the log, which begins at 16: a page that was asked for, its byte or -1, bytes of its answer, 0; or the first of some pages that
  * were pushed, how many of them went as one byte, bytes of their records, how many they are. It has room for at least 16

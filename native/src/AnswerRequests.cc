@@ -37,6 +37,9 @@ class Answering {
   static constexpr size_t kChunk = 32 * 1024;
   /** Pages pushed at once: those of one byte take hardly any room, but time to be read. */
   static constexpr size_t kMostPushed = 128;
+  /** Pages behind the cursor within which the guest follows it, and how much more may go before it then. */
+  static constexpr uint64_t kNear = 16;
+  static constexpr uint64_t kFollowed = 16;
 
   Answering(View<double> plan, int link, Region& region, View<uint8_t> dirty, View<uint8_t> in, View<uint8_t> out)
       : link_(link), region_(region), dirty_(dirty), in_(in), out_(out), log_(plan, kPlanWords) {}
@@ -140,16 +143,23 @@ class Answering {
       seen_.add(asked[i], 1);
     }
     // What is pushed goes on behind the page last asked for.
-    if (wanted > 0 && cursor_ < pages_) cursor_ = asked[wanted - 1];
+    if (wanted > 0 && cursor_ < pages_) {
+      follows_ = asked[0] >= cursor_ && asked[0] - cursor_ < kNear;
+      cursor_ = asked[wanted - 1];
+    }
     return true;
   }
+
+  /** A guest that goes through its memory page by page is helped by what goes before it, any other is held up. */
+  uint64_t mostUnread() const { return follows_ ? kFollowed * unread_ : unread_; }
 
   /** Pushes the next pages that nobody has asked for, from the cursor on: whether any were. */
   bool push() {
     if (cursor_ >= pages_ || pendingEnd_ > 0) return false;
     int unread = 0;
+    const uint64_t most = mostUnread();
     // A page that is asked for next waits behind all that the peer has not read. TIOCOUTQ is SIOCOUTQ.
-    if (unread_ > 0 && ioctl(link_, TIOCOUTQ, &unread) == 0 && static_cast<uint64_t>(std::max(0, unread)) > unread_) {
+    if (most > 0 && ioctl(link_, TIOCOUTQ, &unread) == 0 && static_cast<uint64_t>(std::max(0, unread)) > most) {
       return false;
     }
     const Mapping& memory = *region_.hold();
@@ -166,7 +176,7 @@ class Answering {
 
   int64_t pushFrom(const Mapping& memory) {
     vector_.begin(pageFlags_, fillFlags_);
-    const size_t chunk = unread_ > 0 ? std::min<size_t>(kChunk, unread_) : kChunk;
+    const size_t chunk = mostUnread() > 0 ? std::min<size_t>(kChunk, mostUnread()) : kChunk;
     Run runs[kMostAtOnce];
     size_t runCount = 0;
     uint64_t page = cursor_;
@@ -225,6 +235,8 @@ class Answering {
   uint64_t pages_ = 0, pageSize_ = 0, pageFlags_ = 0, fillFlags_ = 0, command_ = 0, nanos_ = 0, cursor_ = 0, unread_ = 0;
   RangeVector<kMostPushed> vector_;
   bool answers_ = false;
+  /** Whether the page last asked for is one that would have been pushed soon. */
+  bool follows_ = false;
   bool full_ = false;
   size_t have_ = 0, pendingAt_ = 0, pendingEnd_ = 0, bytesIn_ = 0;
 };

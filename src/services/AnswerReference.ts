@@ -13,6 +13,9 @@ const ENOBUFS = -105
 /** What is pushed at once: bytes, and pages, for those of one byte take hardly any room. */
 const CHUNK = 32 * 1024
 const MOST_PUSHED = 128
+/** Pages behind the cursor within which the guest follows it, and how much more may go before it then. */
+const NEAR = 16
+const FOLLOWED = 16
 /** Looks of one call. The addon's calls end by time. */
 const MOST_LOOKS = 256
 
@@ -25,6 +28,7 @@ export const answerOver =
     const pageSize = plan[Answer.pageSize]!
     const range = new Float64Array(4)
     let cursor = plan[Answer.cursor]!
+    let follows = false
     let have = 0
     let bytesIn = 0
     plan[Answer.pendingAt] =
@@ -61,15 +65,19 @@ export const answerOver =
         plan[Answer.pendingEnd] = end
       }
       for (const entry of entries) log.add(...entry!)
-      if (asked.length > 0 && cursor < pages) cursor = asked.at(-1)!
+      if (asked.length > 0 && cursor < pages) {
+        follows = asked[0]! >= cursor && asked[0]! - cursor < NEAR
+        cursor = asked.at(-1)!
+      }
       return true
     }
 
     const push = (): boolean => {
       if (cursor >= pages || plan[Answer.pendingEnd]! > 0) return false
-      if (plan[Answer.unread]! > 0 && link.unsent() > plan[Answer.unread]!) return false
+      const unread = plan[Answer.unread]! * (follows ? FOLLOWED : 1)
+      if (unread > 0 && link.unsent() > unread) return false
       const runs: Array<[first: number, fills: number, bytes: number, pages: number]> = []
-      const chunk = plan[Answer.unread]! > 0 ? Math.min(CHUNK, plan[Answer.unread]!) : CHUNK
+      const chunk = unread > 0 ? Math.min(CHUNK, unread) : CHUNK
       let end = 0
       let page = cursor
       let looked = 0

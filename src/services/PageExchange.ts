@@ -25,7 +25,10 @@ export const Answer = {
   cursor: 6,
   /** Whether requests may be answered; else they are left. */
   answers: 7,
-  /** Bytes that the peer may not have read when more is pushed, and bytes pushed at once; 0: no such bound. */
+  /**
+   * Bytes that the peer may not have read when more is pushed, and bytes pushed at once; 0: no such bound. 16 times as many
+   * once a page was asked for that is close behind the cursor.
+   */
   unread: 8,
   /** Bytes at the beginning of `input` that are not dealt with. */
   unhandled: 9,

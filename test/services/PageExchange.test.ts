@@ -235,6 +235,21 @@ for (const which of ["native", "reference"] as const) {
       assert.isAbove(plan[Answer.cursor]!, cursor)
     })
 
+    it("pushes more at once where the guest follows the cursor", () => {
+      const { far, log, plan, run } = rig()
+      plan[Answer.unread] = 5 * P
+      const pushed = (asked: number) => {
+        plan[Answer.cursor] = 8
+        write(far, request([asked]))
+        const n = run()
+        readAll(far)
+        return log(n).slice(1).map(([first], i) => [first, pagesOf(n, plan)[i + 1]])
+      }
+      assert.deepStrictEqual(pushed(25)[0], [26, 6])
+      assert.deepStrictEqual(pushed(9)[0], [10, 9])
+      assert.deepStrictEqual(pushed(7)[0], [8, 6])
+    })
+
     it("says when the link is full, and has logged what the link or the caller has", () => {
       const { dirty, far, link, log, output, plan, run } = rig()
       const expected: Array<Uint8Array> = []
