@@ -268,7 +268,7 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   ),
   "quick-rest": mutant(
     "the rest of a request that the link took the beginning of waits for the next one",
-    change("actors/QuickPages.ts", "      options.onUnsent()\n", "")
+    change("actors/QuickPages.ts", "      onUnsent()\n", "")
   ),
   "quick-unlogged": mutant(
     "the quick way's last entry is not carried out",

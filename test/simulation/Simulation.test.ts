@@ -1,7 +1,9 @@
 /** The simulation as a test of its own: a short range, and that a seed replays. Long ranges are `npm run simulate`. */
 import { assert, describe, it } from "@effect/vitest"
 import { spawnSync } from "node:child_process"
+import { readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
+import { mutants } from "./Mutants.ts"
 import { apply } from "./Transforms.ts"
 
 const entry = fileURLToPath(new URL("./simulate.ts", import.meta.url))
@@ -22,6 +24,14 @@ describe("the simulation", () => {
     const { status, stdout } = simulate("--mutant", "B02", "--seeds", "100")
     assert.strictEqual(status, 0, stdout)
     assert.match(stdout, /^B02: seen by seed \d+/)
+  })
+
+  it("has only defects that the sources can still be given", () => {
+    const source = (file: string) => readFileSync(new URL(`../../src/${file}`, import.meta.url), "utf8")
+    for (const { changes } of Object.values(mutants)) {
+      const files = new Set(changes.map(({ file }) => file))
+      for (const file of files) assert.notStrictEqual(apply(file, source(file), changes), source(file))
+    }
   })
 
   it("refuses a change whose text is gone", () => {
