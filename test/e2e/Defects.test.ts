@@ -149,7 +149,7 @@ describe("the defects of 2011 that processes can have", () => {
         const daemon = Host.daemonOf(one)
         process.kill(one.pid, signal)
         await one.ended
-        assert.isFalse(Host.runs(daemon))
+        await Host.gone(daemon)
       }
       // The source hears of it: its guest has moved, and is not run again.
       await migration.ended

@@ -148,6 +148,11 @@ export const runs = (pid: number): boolean => {
   }
 }
 
+/** Waits until a process has ended: whoever sees its descriptors closed is a moment early. */
+export const gone = async (pid: number): Promise<void> => {
+  while (runs(pid)) await new Promise((resolve) => setImmediate(resolve))
+}
+
 /** The umem daemon of a receiving process. */
 export const daemonOf = (receiver: Running): number => {
   const daemons = childrenOf(receiver.pid)

@@ -183,7 +183,7 @@ describe("a guest that does not need all of its memory", () => {
     assert.strictEqual(code, 0, stderr)
     assert.strictEqual(answer.report.state, "completed")
     assert.isBelow(answer.report.pages.onDemand, answer.report.pages.total / 2)
-    assert.isFalse(Host.runs(daemon))
+    await Host.gone(daemon)
     assert.strictEqual(await from.quit(), 0)
     assert.deepEqual(Host.leftIn(dir), [])
   })
