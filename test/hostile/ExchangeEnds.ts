@@ -21,6 +21,8 @@ const FILL_FLAGS = 0x22
 const EEXIST = -17
 /** The field of a log's entry that is not compared: when something happened. */
 const NANOS = { answer: -1, fetch: 2 }
+/** Nanoseconds after which a call of the addon comes back whatever there is to do: the reference counts looks instead. */
+const TURN = 8_000_000n
 const addon = Binding.require()
 const { constants } = addon
 
@@ -101,8 +103,11 @@ const samePlans = (ours: Float64Array, reference: Float64Array, words: number, l
   }
 }
 
-/** Runs `act` with one end of a socket whose other end has sent the bytes; what came back. */
-const overSocket = (bytes: Uint8Array, act: (end: Descriptor) => void): Uint8Array => {
+/**
+ * Runs `act` with one end of a socket whose other end has sent the bytes; what came back, or `undefined` when somebody else
+ * had the CPU for so long that the call has ended by its time.
+ */
+const overSocket = (bytes: Uint8Array, act: (end: Descriptor) => void): Uint8Array | undefined => {
   const ends = addon.socketpair(constants.SOCK_STREAM)
   try {
     for (const end of ends) {
@@ -110,7 +115,9 @@ const overSocket = (bytes: Uint8Array, act: (end: Descriptor) => void): Uint8Arr
       addon.setSocketOptions(end, { sendBuffer: 512 * 1024 })
     }
     same(addon.write(ends[1], bytes, 0, bytes.length), bytes.length, "bytes taken by the socket")
+    const before = process.hrtime.bigint()
     act(ends[0])
+    if (process.hrtime.bigint() - before >= TURN) return undefined
     const back = new Uint8Array(256 * 1024)
     const n = addon.read(ends[1], back, 0, back.length)
     return back.subarray(0, Math.max(0, n))
@@ -142,6 +149,7 @@ const fuzzAnswers = (random: Random): Finding => {
   )
   const allocated = since(before)
   region.close()
+  if (sent === undefined) return { outcome: "answers: ended by time", allocated, window: 512 * 1024 }
 
   const link = new Bytes(bytes)
   const { gather } = fromBytes("ram", content)
@@ -177,6 +185,11 @@ const fuzzFetches = (random: Random): Finding => {
     same(addon.fetchPages(uffd, end, plan, requested, received, buffer, ring) >= 0, true, "an error")
   })
   const allocated = since(before)
+  if (sent === undefined) {
+    uffd.close()
+    region.close()
+    return { outcome: "fetches: ended by time", allocated, window: 512 * 1024 }
+  }
 
   const placed = new Map<number, Uint8Array>()
   const place = (address: number, page: Uint8Array): number => {
