@@ -468,8 +468,9 @@ export const run = (scenario: Scenario, readable: boolean): Result => {
         fail(`nothing went wrong, and the destination ends: ${describe(destination)}`)
       }
     }
-    const stops = faults.some(({ _tag }) => _tag === "Stop")
-    if (brokenAt !== undefined && !stops) {
+    // Neither who is stopped nor who is behind a silence can know.
+    const knows = !faults.some((fault) => fault._tag === "Stop" || fault._tag === "Cut" && fault.cut.kind === "silence")
+    if (brokenAt !== undefined && knows) {
       for (const [side, at] of Object.entries(saidAt)) {
         const millis = (at - brokenAt) / MILLI
         if (millis > MOST_MILLIS_TO_SAY) fail(`the ${side} says what happened ${millis} ms after the link broke`)
