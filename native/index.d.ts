@@ -404,6 +404,28 @@ export class FaultPoller {
    * @throws SystemError EBADF when closed
    */
   start(onBurst: (count: number) => void, lingerNanos?: number): void
+  /**
+   * From now on faults of missing pages in [`address`, `address + length`) are answered by this poller itself, while it
+   * runs, with UFFDIO_COPY of `pageSize` bytes (default: the host's page) from `source`: the byte at `address` is the one
+   * at `sourceOffset`. No JavaScript runs for such a fault, which then costs what it costs in C. `source` is held until
+   * {@link unserve} or the close, also when it is closed meanwhile; its bytes are read when the fault comes.
+   *
+   * Everything else still comes to `onBurst`: other addresses, other events, faults of other kinds and whatever the
+   * kernel refuses but for EEXIST (then the waiting thread is woken); and all faults that were read together with
+   * another event, so that none of a removed page is answered before its removal was heard of. A fault that comes to
+   * `onBurst` this way is its own to answer, or to have raised again by {@link wake}. After EVENT_REMOVE, call `unserve`
+   * for the range before the callback returns, or its pages come back from `source`.
+   *
+   * A ring that is transferred away while ranges are served loses the events read with it other than faults.
+   * @param address bytes, a multiple of `pageSize`, as is `length`
+   * @throws RangeError overlaps with a range that is served; not inside `source`; `source` is the served memory itself
+   * @throws SystemError EBADF when the poller or `source` is closed
+   */
+  serve(address: number, length: number, source: Region, sourceOffset: number, pageSize?: number): void
+  /** Faults in [`address`, `address + length`) come to `onBurst` again. Idempotent, also after the close. */
+  unserve(address: number, length: number): void
+  /** Pages installed by {@link serve} so far. */
+  served(): number
   /** As of {@link Poller}. */
   pause(): void
   resume(): void

@@ -84,12 +84,13 @@ const main = async () => {
   const [guest, handler, floorCopies] = ["guest", "handler", "copies"].map(compile)
   const lines = []
   for (const [threads, pages] of [[1, 4000], [8, 1000]]) {
-    for (const args of [[], ["linger"]]) {
+    for (const args of [[], ["linger"], ["serve"], ["serve", "linger"]]) {
+      const same = args.filter((each) => each === "serve")
       const { floor, ours } = await pairs(
-        () => faults(guest, [handler], threads, pages),
+        () => faults(guest, [handler, ...same], threads, pages),
         () => faults(guest, [...script("handler"), ...args], threads, pages)
       )
-      const name = `fault, ${threads} thread${threads === 1 ? "" : "s"}${args.length > 0 ? ", linger" : ""}`
+      const name = `fault, ${threads} thread${threads === 1 ? "" : "s"}${args.map((each) => `, ${each}`).join("")}`
       lines.push(compare(`${name}, p50`, "µs", floor, ours, "p50"))
       lines.push(compare(`${name}, p99`, "µs", floor, ours, "p99"))
       lines.push(compare(`${name}, events read and answered`, "1/s", floor, ours, "perSecond"))

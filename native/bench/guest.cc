@@ -33,9 +33,10 @@ uint64_t now() {
   return static_cast<uint64_t>(time.tv_sec) * 1000000000 + static_cast<uint64_t>(time.tv_nsec);
 }
 
-void handOver(int fd) {
+void handOver(int fd, uint64_t start, uint64_t length) {
   char byte = 0;
-  iovec part{&byte, 1};
+  uint64_t range[] = {start, length};
+  iovec part{range, sizeof range};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof fd)] = {};
   msghdr message{};
   message.msg_iov = &part;
@@ -48,7 +49,7 @@ void handOver(int fd) {
   header->cmsg_len = CMSG_LEN(sizeof fd);
   std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
   // The answer says that the other side is ready to serve.
-  if (sendmsg(kSocket, &message, 0) != 1 || read(kSocket, &byte, 1) != 1) _exit(13);
+  if (sendmsg(kSocket, &message, 0) != sizeof range || read(kSocket, &byte, 1) != 1) _exit(13);
 }
 
 void touch(uint8_t* memory, size_t pages, size_t pageSize, uint64_t seed, std::vector<uint64_t>& nanos) {
@@ -75,7 +76,7 @@ int main(int, char** arguments) {
   abi::Api api{abi::kApiVersion, 0, 0};
   abi::Register request{{reinterpret_cast<uintptr_t>(memory), length}, abi::kModeMissing, 0};
   if (ioctl(fd, abi::kApi, &api) < 0 || ioctl(fd, abi::kRegister, &request) < 0) return 11;
-  handOver(fd);
+  handOver(fd, reinterpret_cast<uintptr_t>(memory), length);
 
   std::vector<std::vector<uint64_t>> nanos(threads);
   std::vector<std::thread> running;

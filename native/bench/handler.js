@@ -1,12 +1,14 @@
 // The same handler in Node: a callback of uv_poll for each burst, one call for its pages.
-// With the argument "linger" a next fault is waited for, up to 50 µs, before the loop goes on, as a pager under load does.
+// With the argument "linger" a next fault is waited for, up to 50 µs, before the loop goes on, as a pager under load does;
+// with "serve" the poller answers by itself, from a region.
 "use strict"
 
 const uffd = require("userfaultfd-napi")
 
 const socket = uffd.Descriptor.adopt(3)
 uffd.setNonBlocking(socket, false)
-const { descriptors } = uffd.receiveDescriptors(socket, new Uint8Array(1), 1)
+const range = new Uint8Array(16)
+const { descriptors } = uffd.receiveDescriptors(socket, range, 1)
 const [descriptor] = descriptors
 const { constants, EVENT_WORDS, pageSize, VECTOR_WORDS } = uffd
 const page = new Uint8Array(pageSize)
@@ -28,7 +30,17 @@ const answer = (count) => {
   if (uffd.installPages(descriptor, vector, 0, count, page) !== count) throw new Error("a page was refused")
 }
 
-faults.start(answer, process.argv[2] === "linger" ? 50_000 : 0)
+const options = process.argv.slice(2)
+const linger = options.includes("linger") ? 50_000 : 0
+if (options.includes("serve")) {
+  const [start, length] = new BigUint64Array(range.buffer)
+  const source = uffd.Region.anonymous(Number(length))
+  new Uint8Array(source.buffer()).fill(1)
+  faults.serve(Number(start), Number(length), source, 0)
+  faults.start(() => {
+    throw new Error("a fault was left over")
+  }, linger)
+} else faults.start(answer, linger)
 const end = new uffd.Poller(socket)
 end.watch(uffd.constants.READABLE, () => {
   end.close()

@@ -1,14 +1,19 @@
 #include "FaultPoller.h"
 
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <time.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <iterator>
 #include <utility>
 
 #include "Descriptor.h"
 #include "Failure.h"
+#include "Region.h"
 #include "SpinWait.h"
 #include "UffdEvents.h"
 
@@ -32,7 +37,8 @@ napi_value constructFaultPoller(napi_env env, napi_callback_info info) {
   if (!uffd->isUserfaultfd()) return call.failErrno(ENOTTY, "FaultPoller", "not a userfaultfd");
   napi_ref reference = nullptr;
   if (napi_create_reference(env, call[1], 1, &reference) != napi_ok) return call.fail();
-  auto poller = std::make_unique<FaultPoller>(call.addon(), reference);
+  const size_t room = ring.length / kEventWords;
+  auto poller = std::make_unique<FaultPoller>(call.addon(), reference, room, uffd->isOwn());
   const int error = poller->open(uffd->fd());
   if (error != 0) return call.failErrno(error, "uv_poll_init");
   FaultPoller* watch = poller.get();
@@ -51,6 +57,60 @@ napi_value faultPollerStart(napi_env env, napi_callback_info info) {
   if (!self->linger(static_cast<int64_t>(linger))) return call.fail();
   const int status = self->begin(LoopPoll::kReadable, callback);
   return status < 0 ? call.failErrno(-status, "uv_poll_start") : call.undefined();
+}
+
+/** Whether [start, start + length) touches the memory of a region. */
+bool touches(uint64_t start, uint64_t length, const Region& region) {
+  return start < region.address() + region.length() && region.address() < start + length;
+}
+
+napi_value faultPollerServe(napi_env env, napi_callback_info info) {
+  Arguments call(env, info);
+  auto* self = call.owner<FaultPoller>();
+  const auto host = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  const uint64_t address = call.integer(0, "address");
+  const uint64_t length = call.integer(1, "length", 1);
+  auto* source = call.handle<Region>(2, "source");
+  const uint64_t offset = call.integer(3, "sourceOffset");
+  const uint64_t page = call.absent(4) ? host : call.integer(4, "pageSize", host);
+  if (call.failed()) return nullptr;
+  if (!std::has_single_bit(page)) return call.failRange("pageSize is not a power of two: " + std::to_string(page));
+  if (address % page != 0 || length % page != 0) {
+    return call.failRange("address or length is not a multiple of the page size " + std::to_string(page));
+  }
+  if (address + length > kMaxSafe) return call.failRange("the range ends beyond the safe integers");
+  if (offset > source->length() || length > source->length() - offset) {
+    return call.failRange("source holds " + std::to_string(source->length()) + " bytes, not " + std::to_string(length) +
+                          " at " + std::to_string(offset));
+  }
+  if (!self->isOpen()) return call.failErrno(EBADF, "serve");
+  const int unusable = source->unusable();
+  if (unusable < 0) return call.failErrno(-unusable, "serve");
+  // A page that is brought from memory that waits for it would be waited for by this very thread, for ever.
+  if (self->isOwn() && touches(address, length, *source)) {
+    return call.failRange("source is the memory that is to be served");
+  }
+  Hold hold = SharedTable::process().again(source->hold());
+  if (!self->served().add({address, address + length, std::move(hold), offset, page})) {
+    return call.failRange("the range overlaps with one that is served");
+  }
+  return call.undefined();
+}
+
+napi_value faultPollerUnserve(napi_env env, napi_callback_info info) {
+  Arguments call(env, info);
+  auto* self = call.owner<FaultPoller>();
+  const uint64_t address = call.integer(0, "address");
+  const uint64_t length = call.integer(1, "length");
+  if (call.failed()) return nullptr;
+  self->served().remove(address, address + length);
+  return call.undefined();
+}
+
+napi_value faultPollerServed(napi_env env, napi_callback_info info) {
+  Arguments call(env, info);
+  auto* self = call.owner<FaultPoller>();
+  return call.failed() ? nullptr : call.number(static_cast<double>(self->served().pages()));
 }
 
 }  // namespace
@@ -73,7 +133,7 @@ int64_t FaultPoller::fillRing() {
   return count;
 }
 
-int64_t FaultPoller::fill(napi_value array) {
+View<double> FaultPoller::roomOf(napi_value array) const {
   View<double> ring;
   void* data = nullptr;
   // Asked every time: the caller may have transferred the buffer since, which leaves a length of 0. What kind of array
@@ -81,20 +141,83 @@ int64_t FaultPoller::fill(napi_value array) {
   if (napi_get_typedarray_info(env(), array, nullptr, &ring.length, &data, nullptr, nullptr) == napi_ok) {
     ring.data = static_cast<double*>(data);
   }
+  return ring;
+}
+
+int64_t FaultPoller::fill(napi_value array) {
+  if (!left_.empty()) return deliver(array);
   // SAFETY: no JavaScript runs between here and the last write.
+  const View<double> ring = roomOf(array);
   return ring.length < kEventWords ? -ENOBUFS : readEvents(*addon_, fd(), ring);
 }
 
-int64_t FaultPoller::nextBurst(napi_value array) {
+int64_t FaultPoller::deliver(napi_value array) {
+  // SAFETY: no JavaScript runs between here and the last write.
+  const View<double> ring = roomOf(array);
+  const size_t count = left_.size();
+  const bool fits = ring.length >= count * kEventWords;
+  for (size_t i = 0; i < count; ++i) {
+    const abi::Message& message = left_[i];
+    if (fits) {
+      decodeEvent(*addon_, message, ring.data + i * kEventWords);
+    } else if (message.event == abi::kPagefault) {
+      // Nobody hears of it here: whoever waits touches again, and whoever reads next does.
+      abi::Range waiting{message.pagefault.address & ~static_cast<uint64_t>(sysconf(_SC_PAGESIZE) - 1),
+                         static_cast<uint64_t>(sysconf(_SC_PAGESIZE))};
+      ioctl(fd(), abi::kWake, &waiting);
+    } else if (message.event == abi::kFork) {
+      close(static_cast<int>(message.fork.fd));
+    }
+  }
+  left_.clear();
+  return fits ? static_cast<int64_t>(count) : -ENOBUFS;
+}
+
+int64_t FaultPoller::serveBatch() {
+  abi::Message batch[kBatch];
+  // No more than the ring has room for, should all of it be left over.
+  const ssize_t bytes = read(fd(), batch, std::min(kBatch, room_) * sizeof *batch);
+  if (bytes < 0) return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+  const size_t count = static_cast<size_t>(bytes) / sizeof *batch;
+  // The kernel hands out faults before events that came earlier: beside a removal, a fault may be of a removed page.
+  const bool faults = std::all_of(batch, batch + count, [](const abi::Message& each) { return each.event == abi::kPagefault; });
+  for (size_t i = 0; i < count; ++i) {
+    if (!faults || !served_.answer(fd(), batch[i])) left_.push_back(batch[i]);
+  }
+  return static_cast<int64_t>(left_.size());
+}
+
+int64_t FaultPoller::serve() {
+  const int64_t end = lingerNanos_ == 0 ? 0 : monotonicNow() + kLongestLinger;
+  while (true) {
+    const int64_t count = serveBatch();
+    if (count != 0 || lingerNanos_ == 0 || monotonicNow() >= end || !waitNext()) return count;
+  }
+}
+
+bool FaultPoller::waitNext() const {
   pollfd polled{fd(), POLLIN, 0};
   const timespec patience{0, lingerNanos_};
   // Sleeps, as the loop does: whoever was just answered runs now, and who else wants the CPU.
-  return ppoll(&polled, 1, &patience, nullptr) > 0 ? fill(array) : 0;
+  return ppoll(&polled, 1, &patience, nullptr) > 0;
+}
+
+int64_t FaultPoller::nextBurst(napi_value array) {
+  if (!waitNext()) return 0;
+  if (!served_.empty()) {
+    const int64_t count = serve();
+    if (count <= 0) return count;
+  }
+  return fill(array);
 }
 
 void FaultPoller::ready(int status, int) {
-  const int64_t count = status < 0 ? status : fillRing();
-  if (count == 0) return;  // Another reader of the same userfaultfd was quicker.
+  int64_t count = status;
+  if (status >= 0) {
+    count = served_.empty() ? 1 : serve();
+    if (count > 0) count = fillRing();
+  }
+  if (count == 0) return;  // Answered, or another reader of the same userfaultfd was quicker.
   // An error would come again at once, for ever: the owner decides whether to go on.
   if (count < 0) pause();
   if (count < 0 || lingerNanos_ == 0) {
@@ -128,6 +251,7 @@ void FaultPoller::burstsOfATurn(napi_value self) {
 
 void FaultPoller::shut() {
   Watch::shut();
+  served_.clear();
   if (addon_ != nullptr) {
     if (ring_ != nullptr) napi_delete_reference(env(), ring_);
     if (lingering_ != nullptr) napi_delete_reference(env(), lingering_);
@@ -140,6 +264,9 @@ void FaultPoller::define(Addon& addon, napi_value exports) {
   using Methods = WatchMethods<FaultPoller>;
   const napi_property_descriptor properties[] = {
       {"start", nullptr, faultPollerStart, nullptr, nullptr, nullptr, napi_default_method, data},
+      {"serve", nullptr, faultPollerServe, nullptr, nullptr, nullptr, napi_default_method, data},
+      {"unserve", nullptr, faultPollerUnserve, nullptr, nullptr, nullptr, napi_default_method, data},
+      {"served", nullptr, faultPollerServed, nullptr, nullptr, nullptr, napi_default_method, data},
       {"pause", nullptr, Methods::pause, nullptr, nullptr, nullptr, napi_default_method, data},
       {"resume", nullptr, Methods::resume, nullptr, nullptr, nullptr, napi_default_method, data},
       {"ref", nullptr, Methods::ref, nullptr, nullptr, nullptr, napi_default_method, data},

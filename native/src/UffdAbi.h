@@ -95,6 +95,8 @@ static_assert(kMove == 0xc028aa05 && kWriteProtect == 0xc018aa06);
 
 /** What UFFDIO_REGISTER waits for in a range. */
 enum Mode : uint64_t { kModeMissing = 1, kModeWp = 2, kModeMinor = 4 };
+/** What else than a missing page a fault is of. */
+enum FaultFlag : uint64_t { kFaultWp = 2, kFaultMinor = 4 };
 /** Bits of the modes of COPY and CONTINUE; in all the others bit 0 means the same, except in WRITEPROTECT. */
 enum Resolve : uint64_t { kDontWake = 1, kWithWp = 2 };
 /** Without kProtect the protection is taken away, and whoever waits at it goes on. */

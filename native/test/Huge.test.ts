@@ -88,6 +88,25 @@ describe.skipIf(!usable)("huge pages", () => {
     await toucher.end()
   })
 
+  it("are served whole from a region of small pages", async () => {
+    using g = guest({
+      region: Region.anonymous(2 * H, { hugetlb: H }),
+      required: constants.FEATURE_MISSING_HUGETLBFS
+    })
+    const source = Region.anonymous(3 * H)
+    source.write(H + P, full(7), 0, H)
+    source.write(2 * H + P, full(8), 0, H - P)
+    const poller = new Uffd.FaultPoller(g.uffd, new Float64Array(Uffd.EVENT_WORDS))
+    poller.serve(g.region.address, 2 * H, source, P, H)
+    poller.start((count) => assert.fail(`the callback was called with ${count}`))
+    const toucher = await Toucher.start(g.region)
+    assert.deepStrictEqual([await toucher.byte(2 * H - 1), await toucher.byte(H - 1)], [7, 0])
+    assert.strictEqual(poller.served(), 2)
+    poller.close()
+    source.close()
+    await toucher.end()
+  })
+
   it.skipIf(!has(minor))("are continued from the memfd", async () => {
     using g = guest({
       region: Region.memfd("huge minor", H, { hugetlb: H }),

@@ -16,8 +16,10 @@ const vector = Float64Array.of(P, 0, P, Uffd.constants.INSTALL_ZERO, 0, 0)
 /** Whole pages that nobody touches, so that any call may register, poison or protect them. */
 const untouched = Region.anonymous(16 * P)
 const pagemap = Uffd.openPagemap()
+const faults = available ? new FaultPoller(uffd, new Float64Array(8)) : undefined
 export const closeAll = (): void => {
   poller.close()
+  faults?.close()
   for (const owner of [socket, peer, uffd, region, untouched, pagemap]) owner.close()
 }
 export const owned = { socket, peer, region, poller, uffd, untouched, bytes, ring }
@@ -214,5 +216,14 @@ export const functions: ReadonlyArray<readonly [name: string, call: unknown, par
   ["new FaultPoller", (...args: [Uffd.Descriptor, Float64Array]) => new FaultPoller(...args), [
     ["descriptor", uffd],
     ["doubles", ring]
-  ]]
+  ]],
+  ["faultPoller.start", faults?.start.bind(faults), [["function", () => {}], ["optionalInteger", 0]]],
+  ["faultPoller.serve", faults?.serve.bind(faults), [
+    ["integer", 0],
+    ["integer", P],
+    ["region", region],
+    ["integer", 0],
+    ["pageSize", P]
+  ]],
+  ["faultPoller.unserve", faults?.unserve.bind(faults), [["integer", 0], ["integer", 0]]]
 ]
