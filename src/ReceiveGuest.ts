@@ -42,6 +42,7 @@ import { Links } from "./services/Links.ts"
 import { Prefault } from "./services/Prefault.ts"
 import { Settings } from "./services/Settings.ts"
 import { type RegisteredBlock, Userfaultfd } from "./services/Userfaultfd.ts"
+import { rehearseStream } from "./StreamRehearsal.ts"
 import * as Traces from "./telemetry/Traces.ts"
 
 export interface Options {
@@ -289,7 +290,8 @@ export const listen = Effect.fnUntraced(function*(
   )
   const guest = new RunningGuest(vcpu, "destination", () => Number(clock.currentTimeNanosUnsafe()) / 1e6)
   // What this process does at the switchover it has done once before, while the daemon starts on another core.
-  const [daemon] = yield* Effect.all([(yield* DaemonProcess).start, rehearseFor(links)], { concurrency: 2 }).pipe(
+  const rehearsing = Effect.all([rehearseFor(links), rehearseStream, Effect.ignore(vcpu.measure)], { discard: true })
+  const [daemon] = yield* Effect.all([(yield* DaemonProcess).start, rehearsing], { concurrency: 2 }).pipe(
     Effect.mapError(notHere)
   )
   const listener = yield* links.listen(options.from).pipe(Effect.mapError(notHere))

@@ -31,7 +31,7 @@ import {
 } from "./MigrationError.ts"
 import * as Binding from "./native/Binding.ts"
 import { OutgoingMigration } from "./OutgoingMigration.ts"
-import type { RamBlock } from "./protocol/RamBlock.ts"
+import { closing, opening } from "./protocol/umem/GuestStream.ts"
 import * as Savevm from "./protocol/umem/Savevm.ts"
 import { umem } from "./protocol/umem/UmemDialect.ts"
 import { rehearseFor } from "./Rehearsal.ts"
@@ -44,6 +44,7 @@ import * as LinkIo from "./services/LinkIo.ts"
 import { Links } from "./services/Links.ts"
 import * as RateLimit from "./services/RateLimit.ts"
 import { Settings } from "./services/Settings.ts"
+import { rehearseStream } from "./StreamRehearsal.ts"
 
 export interface Options {
   readonly guest: RunningGuest
@@ -60,8 +61,6 @@ export interface Options {
 const TARGET_PAGE_SIZE = 4096
 /** Restoring the device state and the guest's first touch of memory take less at the destination, ms. */
 const FIRST_ASK_MILLIS = 10
-const RAM_SECTION = 1
-const GUEST_SECTION = 2
 
 const guestFailed = (error: GuestError) => new GuestFailed({ phase: error.phase, detail: error.message })
 
@@ -70,27 +69,10 @@ const millisOf = (clock: Clock.Clock) => () => Number(clock.currentTimeNanosUnsa
 /** Milliseconds with a fraction. */
 const millis = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos) / 1e6)
 
-/** Everything up to the first part of the RAM section: what a destination judges the guest by. */
-const opening = (blocks: ReadonlyArray<RamBlock>): Uint8Array =>
-  Savevm.concat([
-    Savevm.header(),
-    Savevm.start({ sectionId: RAM_SECTION, name: "ram", instance: 0, version: 4 }),
-    Savevm.ramSizes(blocks),
-    Savevm.part(RAM_SECTION),
-    Savevm.ramEnd()
-  ])
-
-/** End of the RAM section and the device state: all that is left but the switchover's byte. */
-const closing = (deviceState: Uint8Array): Uint8Array =>
-  Savevm.concat([
-    Savevm.end(RAM_SECTION),
-    Savevm.ramEnd(),
-    Savevm.full({ sectionId: GUEST_SECTION, name: "guest", instance: 0, version: 1 }),
-    Savevm.guestState(deviceState)
-  ])
-
 interface Switched {
   readonly link: Link
+  /** What calls are answered with from the latch on. */
+  readonly gone: MigrationError
   readonly blocks: ReadonlyArray<SourceBlock>
   readonly sender: SourceSender.SourceSender
   readonly receiver: RequestReceiver.RequestReceiver
@@ -100,6 +82,10 @@ interface Switched {
   readonly bytesBefore: number
   readonly busyPollMicros: number
 }
+
+/** What calls are answered with from the latch on. */
+const moved = (guest: GuestIs, detail: string) =>
+  new MigrationError({ side: "source", guest, reason: new Refused({ detail }) })
 
 /** Up to and including the latch. Fails or is cancelled with the guest running as before. */
 const untilLatch = Effect.fnUntraced(function*(
@@ -111,6 +97,7 @@ const untilLatch = Effect.fnUntraced(function*(
   const links = yield* Links
   const memory = yield* GuestMemory
   yield* rehearseFor(links)
+  yield* rehearseStream
   const connecting = links.connect(to).pipe(
     Effect.timeoutOrElse({
       duration: settings.connectMillis,
@@ -167,6 +154,7 @@ const untilLatch = Effect.fnUntraced(function*(
   if (!link.unsentIsUnread) yield* Effect.sleep(settings.objectionMillis)
   yield* LinkIo.unobjected(link)
 
+  const gone = moved("destination", `the guest has moved to ${link.peer}: call it there`)
   outgoing.advance({ _tag: "Iterated", result: 1 })
   const pausedAt = yield* millis
   guest.timeline.mark("paused")
@@ -205,6 +193,7 @@ const untilLatch = Effect.fnUntraced(function*(
     return Effect.map(millis, (now): Switched => ({
       busyPollMicros,
       link,
+      gone,
       blocks,
       sender,
       receiver,
@@ -255,10 +244,6 @@ const lingerAt = (
     act: () => act(true)
   })
 }
-
-/** What calls are answered with from the latch on. */
-const moved = (guest: GuestIs, detail: string) =>
-  new MigrationError({ side: "source", guest, reason: new Refused({ detail }) })
 
 /** From the switchover's byte to the destination's confirmation. */
 const afterLatch = Effect.fnUntraced(function*(outgoing: OutgoingMigration, switched: Switched) {
@@ -320,7 +305,7 @@ const body = (options: Options, outgoing: OutgoingMigration): Effect.Effect<Repo
       Effect.tapError((error) => Effect.sync(() => guest.failedBeforeLatch(error)))
     )
     guest.downtimeMs = switched.downtimeMs
-    guest.closed("postcopy", moved("destination", `the guest has moved to ${switched.link.peer}: call it there`))
+    guest.closed("postcopy", switched.gone)
     return yield* afterLatch(outgoing, switched).pipe(
       Effect.tap(() =>
         Effect.sync(() => {

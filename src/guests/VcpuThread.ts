@@ -9,6 +9,7 @@ import * as GuestFailure from "./GuestFailure.ts"
 import type { LoadedGuest } from "./GuestModule.ts"
 import * as GuestModule from "./GuestModule.ts"
 import { SliceLoop } from "./SliceLoop.ts"
+import * as SliceRehearsal from "./SliceRehearsal.ts"
 import type { FromThread, Replies, ToThread, VcpuData } from "./VcpuMessages.ts"
 
 const serve = (port: MessagePort, guest: LoadedGuest, attentionWord: Int32Array) => {
@@ -96,6 +97,7 @@ const main = async (port: MessagePort, data: VcpuData) => {
         port.postMessage({ _tag: "discard", idstr, offset, length } satisfies FromThread)
       }
     })
+    await SliceRehearsal.rehearse()
     port.off("message", stopEarly)
     serve(port, guest, new Int32Array(data.attention))
     port.postMessage({ _tag: "loaded", kind: guest.kind, blocks: guest.blocks.list() } satisfies FromThread)
