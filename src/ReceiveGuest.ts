@@ -151,12 +151,25 @@ const takeOver = Effect.fnUntraced(function*(
   link.release()
   yield* channel.send(Pipe.ready("guest"))
 
-  const pages = numbering(registration.blocks)
-  const touch = yield* (yield* Prefault).make(vcpu.blocks())
   vcpu.discards((idstr, offset, length) => {
     // An idempotent notice: the kernel's own event has told the daemon already, so a full mailbox may drop it.
     Queue.offerUnsafe(inbox, { _tag: "Discarded", idstr, offset, length })
   })
+  // At once: the rest of this side is made while the guest comes up.
+  const starting = yield* Effect.gen(function*() {
+    guest.mayRun = true
+    yield* vcpu.restore(loaded.deviceState).pipe(Effect.mapError((error) => {
+      guest.mayRun = false
+      return failedHere("none")(guestFailed(error))
+    }))
+    times.resumed = yield* millis
+    guest.downtimeMs = times.firstByte === undefined ? undefined : times.resumed - times.firstByte
+    guest.opened()
+    Deferred.doneUnsafe(running, Exit.void)
+  }).pipe(Effect.forkScoped({ startImmediately: true }))
+
+  const pages = numbering(registration.blocks)
+  const touch = yield* (yield* Prefault).make(vcpu.blocks())
   const handler = yield* DestinationHandler.run({
     inbox,
     channel,
@@ -172,22 +185,11 @@ const takeOver = Effect.fnUntraced(function*(
     )
   )
 
-  const starting = Effect.gen(function*() {
-    guest.mayRun = true
-    yield* vcpu.restore(loaded.deviceState).pipe(Effect.mapError((error) => {
-      guest.mayRun = false
-      return failedHere("none")(guestFailed(error))
-    }))
-    times.resumed = yield* millis
-    guest.downtimeMs = times.firstByte === undefined ? undefined : times.resumed - times.firstByte
-    guest.opened()
-    Deferred.doneUnsafe(running, Exit.void)
-  })
   const ending = Fiber.join(handler).pipe(
     Effect.mapError((reason) => failedHere(daemon.counters.complete() ? "destination" : "parked")(reason))
   )
   // Whichever side fails first is the failure; the guest may be done with its first steps long before the pages are.
-  yield* Effect.all([starting, ending], { concurrency: "unbounded", discard: true })
+  yield* Effect.all([Fiber.join(starting), ending], { concurrency: "unbounded", discard: true })
   times.completed = yield* millis
   if (!daemon.counters.complete()) {
     return yield* parked(new DaemonFailed({ detail: "the umem daemon ended with pages missing" }))
@@ -290,7 +292,8 @@ export const listen = Effect.fnUntraced(function*(
   )
   const guest = new RunningGuest(vcpu, "destination", () => Number(clock.currentTimeNanosUnsafe()) / 1e6)
   // What this process does at the switchover it has done once before, while the daemon starts on another core.
-  const rehearsing = Effect.all([rehearseFor(links), rehearseStream, Effect.ignore(vcpu.measure)], { discard: true })
+  yield* vcpu.measure.pipe(Effect.ignore, Effect.forkScoped)
+  const rehearsing = Effect.andThen(rehearseFor(links), rehearseStream)
   const [daemon] = yield* Effect.all([(yield* DaemonProcess).start, rehearsing], { concurrency: 2 }).pipe(
     Effect.mapError(notHere)
   )

@@ -15,6 +15,7 @@ import * as QuickAnswers from "./actors/QuickAnswers.ts"
 import * as RequestReceiver from "./actors/RequestReceiver.ts"
 import * as SourceSender from "./actors/SourceSender.ts"
 import * as UmemDaemon from "./actors/UmemDaemon.ts"
+import { rehearseHandover } from "./HandoverRehearsal.ts"
 import { DaemonFailed } from "./MigrationError.ts"
 import * as Binding from "./native/Binding.ts"
 import * as Pipe from "./protocol/umem/Pipe.ts"
@@ -119,6 +120,7 @@ export const rehearseWithKernel: Effect.Effect<void> = Effect.suspend(() => {
   if (addon === undefined) return rehearse
   return Stage.kernel(addon).pipe(
     Effect.flatMap(rehearsal),
+    Effect.andThen(rehearseHandover(addon)),
     Effect.scoped,
     Effect.timeoutOption(MOST),
     Effect.catchCause(() => rehearse)

@@ -11,7 +11,14 @@ const nothing = (): void => {}
 /** A guest without memory, which rests between its slices and answers calls. */
 const guest: LoadedGuest = {
   kind: "memory",
-  blocks: { idstrs: [], list: () => [], view: () => new Uint8Array(0), release: nothing, stageIn: nothing, stageOut: nothing },
+  blocks: {
+    idstrs: [],
+    list: () => [],
+    view: () => new Uint8Array(0),
+    release: nothing,
+    stageIn: nothing,
+    stageOut: nothing
+  },
   start: nothing,
   step: () => ({ restMillis: 0 }),
   call: (request: unknown) => request,
