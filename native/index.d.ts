@@ -462,7 +462,7 @@ export function busyPoll(
  * clears the bits.
  *
  * `plan`, in: 0 pages, 1 page size (a power of two, bytes), 2 `pageFlags`, 3 `fillFlags` (both below the page size), 4
- * command, 5 `nanos` (0: one look), 6 the cursor, a page (the number of pages: nothing is pushed), 7 whether requests are
+ * command, 5 `nanos` (0: one look; below 0: waits asleep, so long at most), 6 the cursor, a page (the number of pages: nothing is pushed), 7 whether requests are
  * answered (0: whatever comes ends the call), 8 bytes of the socket's queue (SIOCOUTQ) above which nothing is pushed, and of
  * a chunk (0: no such bound), sixteen times as many once a page was asked for that is less than 16 behind the cursor. Out: 6 the cursor; 9 bytes at the beginning of `input` that are not dealt with; 10, 11 where in `output`
  * the bytes begin and end that the socket has not taken; 12 bytes of the requests answered; 13 whether others want the CPU;
@@ -491,7 +491,7 @@ export function answerRequests(
  * off, the end of the stream, an error. Changes nothing but `plan`, `buffer` and `ring`; the caller sets the bits.
  *
  * `plan`, in: 0 address of the range, 1 pages, 2 page size (a power of two, 64 KiB at most), 3 `pageFlags`, 4
- * `fillFlags`, 5 command, 6 `nanos` (0: one look), 7 where in `buffer` to read to, 8 bytes there at most (a page and 8
+ * `fillFlags`, 5 command, 6 `nanos` (0: one look; below 0: waits asleep, so long at most), 7 where in `buffer` to read to, 8 bytes there at most (a page and 8
  * more than are there already), 9 whether it may ask; if not, faults go to the ring; 10 bytes that are there already. Out:
  * 11 events in `ring`, as of {@link readEvents}; 12 bytes in `buffer`, from where it read, that are not dealt with; 13
  * bytes at the end of `buffer`: the rest of a request, which the socket has not taken; 14 bytes of the pages dealt with;

@@ -228,10 +228,8 @@ const lingerAt = (
   const addon = Binding.load()
   const { descriptor } = link
   if (addon === undefined || descriptor === undefined) return () => {}
-  const busyPoll = BusyPoll.make(addon, busyPollMicros, descriptor, null)
-  if (busyPoll === undefined) return () => {}
   return BusyPoll.lingering({
-    busyPoll,
+    busyPoll: BusyPoll.make(addon, busyPollMicros, descriptor, null),
     quick: (nanos) => {
       const came = quick(nanos)
       if (came !== undefined) sender.pump()

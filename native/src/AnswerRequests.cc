@@ -48,10 +48,10 @@ class Answering {
     answers_ = words[kAnswers] != 0;
     return exactInteger(words[kPages], pages_) && exactInteger(words[kPageSize], pageSize_) &&
            exactInteger(words[kPageFlags], pageFlags_) && exactInteger(words[kFillFlags], fillFlags_) &&
-           exactInteger(words[kCommand], command_) && exactInteger(words[kNanos], nanos_) &&
+           exactInteger(words[kCommand], command_) && readPatience(words[kNanos], nanos_, sleeps_) &&
            exactInteger(words[kCursor], cursor_) && exactInteger(words[kUnread], unread_) && std::has_single_bit(pageSize_) &&
            pageSize_ <= out_.length && pages_ <= kMaxSafe / pageSize_ && pages_ <= dirty_.length * 8 &&
-           pageFlags_ < pageSize_ && fillFlags_ < pageSize_ && command_ < 256 && nanos_ <= kTurn &&
+           pageFlags_ < pageSize_ && fillFlags_ < pageSize_ && command_ < 256 &&
            in_.length >= kRequestHead + kWord * kMostAsked;
   }
 
@@ -76,7 +76,7 @@ class Answering {
         continue;
       }
       if (last || pendingEnd_ > 0) break;
-      const SpinWait::Outcome outcome = wait.rest();
+      const SpinWait::Outcome outcome = sleeps_ ? asleep(wait) : wait.rest();
       if (outcome == SpinWait::Outcome::timeUp) break;
       last = contended = outcome == SpinWait::Outcome::contended;
     }
@@ -91,6 +91,12 @@ class Answering {
   }
 
  private:
+  /** Until a request comes, or room for what is to be pushed. */
+  SpinWait::Outcome asleep(const SpinWait& wait) const {
+    pollfd polled{link_, static_cast<short>(full_ ? POLLIN | POLLOUT : POLLIN), 0};
+    return wait.sleep(&polled, 1);
+  }
+
   /** Answers the requests that are there. False when what follows is not for here. */
   bool answerAll() {
     if (!answers_) return false;
@@ -235,6 +241,7 @@ class Answering {
   uint64_t pages_ = 0, pageSize_ = 0, pageFlags_ = 0, fillFlags_ = 0, command_ = 0, nanos_ = 0, cursor_ = 0, unread_ = 0;
   RangeVector<kMostPushed> vector_;
   bool answers_ = false;
+  bool sleeps_ = false;
   /** Whether the page last asked for is one that would have been pushed soon. */
   bool follows_ = false;
   bool full_ = false;

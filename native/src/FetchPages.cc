@@ -53,13 +53,12 @@ class Fetching {
         exactInteger(words[kAddress], address_) && exactInteger(words[kPages], pages_) &&
         exactInteger(words[kPageSize], pageSize_) && exactInteger(words[kPageFlags], pageFlags_) &&
         exactInteger(words[kFillFlags], fillFlags_) && exactInteger(words[kCommand], command_) &&
-        exactInteger(words[kNanos], nanos_) &&
-        exactInteger(words[kReadAt], readAt_) && exactInteger(words[kReadMost], readMost_) &&
+        readPatience(words[kNanos], nanos_, sleeps_) && exactInteger(words[kReadAt], readAt_) && exactInteger(words[kReadMost], readMost_) &&
         exactInteger(words[kAsks], asks) && exactInteger(words[kHave], have_);
     asks_ = asks != 0;
     return whole && std::has_single_bit(pageSize_) && pageSize_ <= kMostBytes && pages_ <= kMaxSafe / pageSize_ &&
            pages_ <= requested_.length * 8 && pages_ <= received_.length * 8 && pageFlags_ < pageSize_ &&
-           fillFlags_ < pageSize_ && command_ < 256 && nanos_ <= kTurn && kMostRequest <= buffer_.length &&
+           fillFlags_ < pageSize_ && command_ < 256 && kMostRequest <= buffer_.length &&
            readAt_ <= buffer_.length - kMostRequest && readMost_ <= buffer_.length - kMostRequest - readAt_ &&
            readMost_ >= kWord + pageSize_ && have_ <= readMost_ - (kWord + pageSize_) &&
            ring_.length >= kMostAtOnce * kEventWords;
@@ -80,7 +79,7 @@ class Fetching {
         wait.restart(now);
         continue;
       }
-      const SpinWait::Outcome outcome = wait.rest();
+      const SpinWait::Outcome outcome = sleeps_ ? asleep(wait) : wait.rest();
       if (outcome == SpinWait::Outcome::timeUp) break;
       last = outcome == SpinWait::Outcome::contended;
     }
@@ -94,6 +93,12 @@ class Fetching {
   }
 
  private:
+  /** Until a fault or an answer comes. */
+  SpinWait::Outcome asleep(const SpinWait& wait) const {
+    pollfd polled[] = {{link_, POLLIN, 0}, {uffd_, POLLIN, 0}};
+    return wait.sleep(polled, 2);
+  }
+
   /** Reads faults and asks for their pages. */
   bool takeFaults() {
     abi::Message batch[kMostAtOnce];
@@ -330,7 +335,7 @@ class Fetching {
   /** Whole pages that came with the last bytes; whether they were several, so that more are likely to follow. */
   uint64_t whole_ = 0;
   bool dense_ = false;
-  bool asks_ = false, stopped_ = false;
+  bool asks_ = false, stopped_ = false, sleeps_ = false;
   size_t have_ = 0, faults_ = 0, unsent_ = 0, bytesIn_ = 0, bytesOut_ = 0;
 };
 

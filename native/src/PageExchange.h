@@ -23,6 +23,12 @@ constexpr size_t kMostAtOnce = 16;
  */
 constexpr int64_t kTurn = 8'000'000;
 
+/** How long a plan waits for each thing at most: below 0 asleep, else without sleeping. False when it is no such number. */
+inline bool readPatience(double word, uint64_t& nanos, bool& sleeps) {
+  sleeps = word < 0;
+  return exactInteger(sleeps ? -word : word, nanos) && nanos <= kTurn;
+}
+
 inline uint64_t getWord(const uint8_t* from) {
   uint64_t word = 0;
   std::memcpy(&word, from, sizeof word);

@@ -1,6 +1,8 @@
-// Waiting without sleeping: gives the CPU to whoever else wants it between two looks, and knows when that took long.
+// Waiting for what comes next within one call. Without sleeping: gives the CPU to whoever else wants it between two looks,
+// and knows when that took long. Or asleep, which costs a wake-up and no CPU.
 #pragma once
 
+#include <poll.h>
 #include <sched.h>
 #include <time.h>
 
@@ -30,6 +32,14 @@ class SpinWait {
     if (before >= until_) return Outcome::timeUp;
     sched_yield();
     return monotonicNow() - before >= kLongYield ? Outcome::contended : Outcome::look;
+  }
+
+  /** The same asleep, until one of these is ready. Never contended. */
+  Outcome sleep(pollfd* polled, nfds_t count) const {
+    const int64_t left = until_ - monotonicNow();
+    if (left <= 0) return Outcome::timeUp;
+    const timespec patience{left / 1'000'000'000, left % 1'000'000'000};
+    return ppoll(polled, count, &patience, nullptr) == 0 ? Outcome::timeUp : Outcome::look;
   }
 
  private:

@@ -1,7 +1,9 @@
 /**
  * Waiting for the next event without sleeping: after a page fault the peer's answer, and then the guest's next fault, come
  * sooner than a sleeping process is woken up. It yields between two looks and backs off: when others want the CPU, or when
- * nothing came, the next waits are left out, twice as many each time.
+ * nothing came, the next waits are left out, twice as many each time. A wait that is left out, or where none is wanted,
+ * sleeps instead, within the same call: woken up there, a fault needs no event loop and no JavaScript that the caches have
+ * lost meanwhile.
  *
  * Hot path: no Effect per page.
  */
@@ -17,6 +19,8 @@ const TURN_MILLIS = 1
 /** Waits left out in a row, at most: after waits in vain, and after waits that others paid for, a few milliseconds each. */
 const MOST_SKIPPED = 64
 const MOST_SKIPPED_CONTENDED = 1024
+/** How long a sleeping wait lasts at most, nanoseconds: everything else of the event loop waits meanwhile. */
+const SLEEP_NANOS = 1_000_000
 /** Waits in vain that are no reason to back off: a guest that computes between two faults is one. */
 const PATIENCE = 4
 
@@ -25,7 +29,7 @@ export const Ready = { Nothing: 0, First: 1, Second: 2, Dealt: 8 } as const
 const CONTENDED = 4
 
 /**
- * Waits at most so many nanoseconds for what it deals with itself: `Ready.Dealt` or `Nothing`, and the bit of contention;
+ * Waits at most so many nanoseconds, below 0 asleep, for what it deals with itself: `Ready.Dealt` or `Nothing`, and the bit of contention;
  * `undefined` when this is no time for it.
  */
 export type Quick = (nanos: number) => number | undefined
@@ -35,6 +39,9 @@ export type Quick = (nanos: number) => number | undefined
  * `Nothing` when it is time to sleep.
  */
 export type BusyPoll = (wantsWritable?: boolean, quick?: Quick) => number
+
+/** Waits asleep, where `quick` is possible. */
+const asleep: BusyPoll = (_wantsWritable, quick) => (quick?.(-SLEEP_NANOS) ?? Ready.Nothing) & Ready.Dealt
 
 /** The backing off alone: over `look`, which waits once. */
 export const backingOff = (look: BusyPoll): BusyPoll => {
@@ -48,7 +55,7 @@ export const backingOff = (look: BusyPoll): BusyPoll => {
   return (wantsWritable, quick) => {
     if (skip > 0) {
       skip--
-      return Ready.Nothing
+      return asleep(wantsWritable, quick)
     }
     const result = look(wantsWritable, quick)
     const ready = result < 0 ? Ready.Nothing : result & (Ready.First | Ready.Second | Ready.Dealt)
@@ -59,14 +66,14 @@ export const backingOff = (look: BusyPoll): BusyPoll => {
   }
 }
 
-/** Over one or two descriptors, both for reading; the first also for writing where asked. `undefined` for 0 microseconds. */
+/** Over one or two descriptors, both for reading; the first also for writing where asked. 0 microseconds: always asleep. */
 export const make = (
   addon: Addon,
   micros: number,
   first: Descriptor,
   second: Descriptor | null
-): BusyPoll | undefined => {
-  if (micros === 0) return undefined
+): BusyPoll => {
+  if (micros === 0) return asleep
   const { READABLE, WRITABLE } = addon.constants
   const nanos = micros * 1000
   return backingOff((wantsWritable, quick) =>

@@ -20,6 +20,7 @@ export const Answer = {
   pageFlags: 2,
   fillFlags: 3,
   command: 4,
+  /** How long each request is waited for at most; 0: one look; below 0: asleep. */
   nanos: 5,
   /** Where to go on with pages that nobody asked for, and afterwards where that would be; the number of pages: nowhere. */
   cursor: 6,
@@ -58,6 +59,7 @@ export const Fetch = {
   pageFlags: 3,
   fillFlags: 4,
   command: 5,
+  /** How long each fault and each answer is waited for at most; 0: one look; below 0: asleep. */
   nanos: 6,
   /** Where in the buffer to read to, and how much at most. */
   readAt: 7,

@@ -1,6 +1,6 @@
 /** Waiting without sleeping gives up when it does not help: in vain, or at somebody else's cost. */
 import { assert, describe, it } from "vitest"
-import { backingOff, lingering, Ready } from "../../src/services/BusyPoll.ts"
+import { backingOff, lingering, make, Ready } from "../../src/services/BusyPoll.ts"
 
 const CONTENDED = 4
 
@@ -45,10 +45,36 @@ describe("backing off", () => {
     assert.strictEqual(looks() - before, 100)
   })
 
+  it("sleeps in place of a wait that is left out, and keeps what came in it", () => {
+    const waits: Array<number> = []
+    let came: number | undefined = Ready.Dealt | CONTENDED
+    const quick = (nanos: number) => {
+      waits.push(nanos)
+      return came
+    }
+    const poll = backingOff((_writable, quick) => quick?.(50_000) ?? Ready.Nothing)
+    assert.strictEqual(poll(false, quick), Ready.Dealt)
+    assert.strictEqual(poll(false, quick), Ready.Dealt)
+    came = undefined
+    poll(false, quick)
+    poll(false, quick)
+    assert.strictEqual(poll(false, quick), Ready.Nothing)
+    // Contended: 1 left out; then nothing came, which is no reason yet.
+    assert.deepStrictEqual(waits, [50_000, -1_000_000, 50_000, 50_000, 50_000])
+  })
+
   it("takes an error for a reason to sleep", () => {
     const { times } = scripted(() => -9)
     assert.deepStrictEqual(times(3), [Ready.Nothing, Ready.Nothing, Ready.Nothing])
   })
+})
+
+it("waits asleep alone where no busy polling is wanted", () => {
+  const waits: Array<number> = []
+  const poll = make(undefined as never, 0, undefined as never, null)
+  assert.strictEqual(poll(false), Ready.Nothing)
+  assert.strictEqual(poll(false, (nanos) => (waits.push(nanos), Ready.Dealt | CONTENDED)), Ready.Dealt)
+  assert.deepStrictEqual(waits, [-1_000_000])
 })
 
 describe("lingering", () => {

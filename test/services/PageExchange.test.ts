@@ -83,7 +83,9 @@ const pagesOf = (count: number, plan: Float64Array) => entries(plan, Answer.word
 const entries = (plan: Float64Array, words: number, count: number, fields: ReadonlyArray<number>) =>
   Array.from({ length: count }, (_, i) => fields.map((field) => plan[words + i * LOG_WORDS + field]!))
 
-for (const which of ["native", "reference"] as const) {
+for (const which of ["native", "native, asleep", "reference"] as const) {
+  /** One look; or as many as find something, with sleeps between. */
+  const patience = which === "native, asleep" ? -20_000 : 0
   describe(`answering requests: ${which}`, () => {
     const rig = (most = 64) => {
       const region = Region.anonymous(PAGES * P)
@@ -96,7 +98,7 @@ for (const which of ["native", "reference"] as const) {
         ? answerOver(gather)
         : (link, ...given) => addon.answerRequests(link.descriptor!, region, ...given)
       const plan = new Float64Array(Answer.words + most * LOG_WORDS)
-      plan.set([PAGES, P, PAGE_FLAGS, FILL_FLAGS, COMMAND, 0, PAGES, 1])
+      plan.set([PAGES, P, PAGE_FLAGS, FILL_FLAGS, COMMAND, patience, PAGES, 1])
       const dirty = new Uint8Array(PAGES / 8 + 4).fill(0xff)
       const input = new Uint8Array(4096)
       const output = new Uint8Array(64 * 1024 + 128)
@@ -370,7 +372,7 @@ for (const which of ["native", "reference"] as const) {
       const buffer = new Uint8Array(8 * P)
       const requested = new Uint8Array(PAGES / 8)
       const received = new Uint8Array(PAGES / 8)
-      plan.set([region.address, PAGES, P, PAGE_FLAGS, FILL_FLAGS, COMMAND, 0, 100, 6 * P, 1, 0])
+      plan.set([region.address, PAGES, P, PAGE_FLAGS, FILL_FLAGS, COMMAND, patience, 100, 6 * P, 1, 0])
       const run = () => {
         const n = fetch(link, plan, requested, received, buffer)
         // What the caller does with the log.
@@ -404,6 +406,14 @@ for (const which of ["native", "reference"] as const) {
         }
       }
     }
+
+    it("waits no longer than 8 ms, asleep or not", async () => {
+      const { plan, run } = await rig()
+      for (const nanos of [8_000_001, -8_000_001, -Infinity, NaN]) {
+        plan[Fetch.nanos] = nanos
+        if (which !== "reference") assert.throws(run, RangeError)
+      }
+    })
 
     it("asks for a page that a thread waits for, once, and installs what comes", async () => {
       const { far, log, plan, run, runOnFault, threads: [one, two], unhandled } = await rig()
