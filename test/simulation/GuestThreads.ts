@@ -235,7 +235,7 @@ export class Guest {
     thread.doing = nothing
     if (!this.#stepped) {
       this.#stepped = true
-      const nanos = this.options.process.currentTimeNanosUnsafe()
+      const nanos = this.options.process.clock.currentTimeNanosUnsafe()
       this.options.process.scheduleTask(() => Deferred.doneUnsafe(this.#firstStep, Exit.succeed(nanos)))
     }
     this.#settle()
@@ -322,7 +322,7 @@ export class Guest {
         this.pausing = true
         this.#settled.push(() => {
           this.running = false
-          reply(Exit.succeed({ lastStepNanos: process.currentTimeNanosUnsafe() }))
+          reply(Exit.succeed({ lastStepNanos: process.clock.currentTimeNanosUnsafe() }))
         })
         this.#settle()
       }),

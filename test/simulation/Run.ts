@@ -328,10 +328,8 @@ export const run = (scenario: Scenario, readable: boolean): Result => {
             const process = victim(fault.victim)
             if (process === undefined || !process.alive) return
             count(`fault: stop of ${fault.victim}`)
-            process.stopped = true
-            world.after(fault.millis, undefined, () => {
-              process.stopped = false
-            })
+            process.stop()
+            world.after(fault.millis, undefined, () => process.resume())
           }
         })
         break
