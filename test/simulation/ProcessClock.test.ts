@@ -91,6 +91,21 @@ describe("the clock of a simulated process", () => {
     assert.deepStrictEqual(heard, ["a10 17"])
   })
 
+  it("can be set whatever a process that gives way after any operation was doing", () => {
+    for (let budget = 12; budget < 80; budget++) {
+      const { heard, one, run, world } = make()
+      world.stepNanos = 1
+      one.budget = budget
+      one.start(Effect.andThen(Effect.sleep(10), Effect.sync(() => heard.push("slept"))), () => {})
+      world.beforeStep = () => {
+        world.now += 1_000
+        one.clock.currentTimeNanosUnsafe()
+      }
+      run(1_000)
+      assert.deepStrictEqual(heard, ["slept"])
+    }
+  })
+
   it("tells the world's time, whole milliseconds and nanoseconds", () => {
     const { one, world } = make()
     world.now = 7_654_321

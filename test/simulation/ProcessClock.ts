@@ -95,8 +95,10 @@ export class ProcessClock implements Clock.Clock {
       const whole = Duration.sum(duration, behind)
       const due = clock.currentTimeMillisUnsafe() + Duration.toMillis(whole)
       const cancel = process.world.at(due * MILLI, process, () => this.catchUp(due))
+      // Who gives way in the middle of it keeps the clock's semaphore, and the clock cannot be set.
+      const slept = Effect.provideService(clock.sleep(whole), Scheduler.PreventSchedulerYield, true)
       // The clock goes on with whom it wakes at once; giving way makes a task of it.
-      return Effect.andThen(Effect.ensuring(clock.sleep(whole), Effect.sync(cancel)), Effect.yieldNow)
+      return Effect.andThen(Effect.ensuring(slept, Effect.sync(cancel)), Effect.yieldNow)
     })
   }
 }
