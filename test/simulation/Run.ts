@@ -146,6 +146,7 @@ export const run = (scenario: Scenario, readable: boolean): Result => {
       vcpus: scenario.vcpus[side],
       operations: scenario.operations[side],
       discards: scenario.discards,
+      seeks: side === "destination" ? scenario.seeks : undefined,
       deviceState: () => state,
       onStep: () => {
         const other = side === "source" ? atDestination : atSource
