@@ -83,7 +83,10 @@ export const serve = (
     staged: (idstr) => {
       const block = kernel.block(idstr)
       return {
-        write: (offset, from, at, length) => kernel.stage(block, offset, from, at, length),
+        write: (offset, from, at, length) => {
+          kernel.stage(block, offset, from, at, length)
+          meanwhile(block.address + offset - offset % kernel.pageSize)
+        },
         clear: (offset, length) => kernel.unstage(block, offset, length)
       }
     },

@@ -32,6 +32,7 @@ export interface Options {
   /** Operations each vCPU has in it. */
   readonly operations: number
   readonly discards: number
+  readonly seeks: "placed" | "leaving" | undefined
   /** Bytes of the blocks as the wire has them. */
   readonly deviceState: () => Uint8Array
   /** Told before a vCPU makes a step. */
@@ -143,15 +144,26 @@ export class Guest {
   }
 
   #draw(): readonly [block: number, page: number] {
-    const { kernel, world: { random } } = this.options
+    const { kernel, seeks, world: { random } } = this.options
     if (kernel.near >= 0 && random.chance(0.4)) {
-      for (const [block, { address, pages }] of kernel.blocks.entries()) {
-        const page = (kernel.near - address) / kernel.pageSize
-        if (page >= 0 && page < pages.length) return [block, page]
-      }
+      const near = kernel.at(kernel.near)
+      if (near !== undefined) return near
+    }
+    if (seeks !== undefined && random.chance(0.5)) {
+      const sought = seeks === "placed" ? kernel.at(kernel.placed) : this.#leaving()
+      if (sought !== undefined) return sought
     }
     const block = random.below(kernel.blocks.length)
     return [block, random.below(kernel.blocks[block]!.pages.length)]
+  }
+
+  /** The page that stays longest of those whose removal was read, and which are still there. */
+  #leaving(): readonly [block: number, page: number] | undefined {
+    for (const { doing } of this.threads) {
+      if (doing._tag !== "Discard" || doing.at < 0 || doing.at === doing.count) continue
+      return [doing.block, doing.page + doing.count - 1]
+    }
+    return undefined
   }
 
   next(thread: GuestThread): Doing {
@@ -235,7 +247,7 @@ export class Guest {
     thread.doing = nothing
     if (!this.#stepped) {
       this.#stepped = true
-      const nanos = this.options.process.currentTimeNanosUnsafe()
+      const nanos = this.options.process.clock.currentTimeNanosUnsafe()
       this.options.process.scheduleTask(() => Deferred.doneUnsafe(this.#firstStep, Exit.succeed(nanos)))
     }
     this.#settle()
@@ -322,7 +334,7 @@ export class Guest {
         this.pausing = true
         this.#settled.push(() => {
           this.running = false
-          reply(Exit.succeed({ lastStepNanos: process.currentTimeNanosUnsafe() }))
+          reply(Exit.succeed({ lastStepNanos: process.clock.currentTimeNanosUnsafe() }))
         })
         this.#settle()
       }),

@@ -74,6 +74,8 @@ export class Kernel {
   gone = false
   /** The page that the daemon is about to install, or -1: where a guest's thread does the most harm. */
   near = -1
+  /** The page that was placed last, or -1. */
+  placed = -1
   /** One COPY fails with ENOMEM, when so many pages or fewer are missing. */
   exhaustedAt = 0
   readonly #huge: boolean
@@ -124,6 +126,15 @@ export class Kernel {
 
   block(idstr: string): Block {
     return this.blocks.find((block) => block.idstr === idstr)!
+  }
+
+  /** Block and page of an address, by number. */
+  at(address: number): readonly [block: number, page: number] | undefined {
+    for (const [block, { address: start, pages }] of this.blocks.entries()) {
+      const page = (address - start) / this.pageSize
+      if (page >= 0 && page < pages.length) return [block, page]
+    }
+    return undefined
   }
 
   // ------------------------------------------------------------------------------------------------ the guest's threads
@@ -320,6 +331,7 @@ export class Kernel {
       if (error !== 0) break
     }
     if (done > 0) {
+      this.placed = address + done - this.pageSize
       this.#settle(address, done)
       this.wake(address, done)
     }

@@ -254,6 +254,19 @@ export const mutants: Readonly<Record<string, Mutant>> = {
       "loaded.registration.release(Exit.isSuccess(exit) || daemon.counters.missing() === 0)"
     )
   ),
+  "touch-inline": mutant(
+    "whoever hears of the daemon's end is the one who waits for its pages",
+    change(
+      "actors/DestinationHandler.ts",
+      "            triggered.push({ pages, tell: false })\n",
+      "            yield* prefault(pages)\n"
+    ),
+    change(
+      "actors/DestinationHandler.ts",
+      "            triggered[triggered.length - 1]!.tell = true\n",
+      "            yield* channel.send(Pipe.pageFaulted(pages))\n"
+    )
+  ),
   "starved-noted": mutant(
     "faults noted above the mark are never forwarded",
     change("actors/RequestBacklog.ts", "      if (this.#noted > 0 && this.open) this.#forwardNoted()\n", "")
@@ -293,6 +306,14 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   "quick-rewind": mutant(
     "a record that the ordinary way has begun is ended the quick way, and again",
     change("actors/QuickPages.ts", "    reader.rewind()\n", "")
+  ),
+  "staged-kept": mutant(
+    "what was staged for a page that is then removed stays in the memfd",
+    change(
+      "actors/PageInstaller.ts",
+      "      if (!table.isInstalled(host)) this.#options.uffd.staged(idstr).clear(host * hostPageSize, hostPageSize)\n",
+      ""
+    )
   ),
   "staged-removed": mutant(
     "what comes for a removed page of a memfd is written to it",

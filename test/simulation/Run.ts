@@ -146,6 +146,7 @@ export const run = (scenario: Scenario, readable: boolean): Result => {
       vcpus: scenario.vcpus[side],
       operations: scenario.operations[side],
       discards: scenario.discards,
+      seeks: side === "destination" ? scenario.seeks : undefined,
       deviceState: () => state,
       onStep: () => {
         const other = side === "source" ? atDestination : atSource
@@ -328,10 +329,8 @@ export const run = (scenario: Scenario, readable: boolean): Result => {
             const process = victim(fault.victim)
             if (process === undefined || !process.alive) return
             count(`fault: stop of ${fault.victim}`)
-            process.stopped = true
-            world.after(fault.millis, undefined, () => {
-              process.stopped = false
-            })
+            process.stop()
+            world.after(fault.millis, undefined, () => process.resume())
           }
         })
         break

@@ -33,6 +33,8 @@ export interface Scenario {
   readonly operations: { readonly source: number; readonly destination: number }
   /** Of a hundred operations, how many give memory back. */
   readonly discards: number
+  /** Pages that the guest's threads at the destination seek out: the last one placed, or those another thread gives back. */
+  readonly seeks: "placed" | "leaving" | undefined
   readonly background: boolean
   readonly maxBandwidth: number | undefined
   readonly flags: number
@@ -173,7 +175,65 @@ const limits = (random: Random, target: number, huge: boolean): Record<string, n
   MOST_LOOKS: random.pick([1, 2, 5, 256])
 })
 
-export const draw = (seed: number, abilities: Abilities): Scenario => {
+const sized = (scenario: Scenario, hostPageSize: number): Scenario => ({
+  ...scenario,
+  hostPageSize,
+  gap: scenario.gap > 0 ? 16 * hostPageSize : 0
+})
+
+/**
+ * Races that chance alone comes to too rarely, in some of the scenarios: a guest that is busy giving memory back where the
+ * daemon installs it, or has bytes of it in a memfd; and one whose pages are touched on purpose while a link or a process
+ * is lost. Drawn apart, so that the others stay what they are.
+ */
+const raced = (random: Random, drawn: Scenario): Scenario => {
+  const { blocks, faults, hostile, huge, limits, link, memfd, operations, quick, targetPageSize, vcpus, weights } =
+    drawn
+  if (hostile !== undefined || huge) return drawn
+  const busy = {
+    ...drawn,
+    discards: random.pick([30, 60]),
+    operations: { ...operations, destination: 30 },
+    vcpus: { ...vcpus, destination: 4 },
+    interleaving: 0.5
+  }
+  if (faults.some(({ _tag }) => _tag === "Crash" || _tag === "Cut")) {
+    if (random.chance(0.6)) return drawn
+    // The daemon's last words come behind pages that it has said to touch, which are gone again by then.
+    return {
+      ...sized(busy, targetPageSize / 4),
+      discards: 60,
+      seeks: "placed",
+      flags: 1,
+      channel: { ...plain, capacity: 8, back: 8, latency: random.pick([0.1, 1]) },
+      weights: { ...weights, daemon: 1, vcpu: 30 }
+    }
+  }
+  if (faults.length > 0 || random.chance(0.5)) return drawn
+  // Requests of which the link takes a part, and no other that would take the rest along.
+  if (quick && random.chance(0.4)) {
+    return {
+      ...drawn,
+      background: false,
+      vcpus: { ...vcpus, destination: random.pick([1, 4]) },
+      link: { ...link, back: 16, mostWritten: 200 }
+    }
+  }
+  if (!memfd) return busy
+  // Few host pages, most of them there in part when they are given back.
+  return {
+    ...sized(busy, targetPageSize * 4),
+    blocks: blocks.map(({ idstr, length }) => ({ idstr, length: Math.min(length, targetPageSize * 14) })),
+    limits: { ...limits, PAGES_BETWEEN_LOOKS: 1 },
+    weights: { ...weights, daemon: 30, vcpu: 4 },
+    seeks: "leaving"
+  }
+}
+
+export const draw = (seed: number, abilities: Abilities): Scenario =>
+  raced(new Random(seed, 3), drawPlain(seed, abilities))
+
+const drawPlain = (seed: number, abilities: Abilities): Scenario => {
   const random = new Random(seed, 1)
   const [targetPageSize, hostPageSize] = sizes(random)
   const count = random.pick([1, 1, 2, 3])
@@ -203,6 +263,7 @@ export const draw = (seed: number, abilities: Abilities): Scenario => {
     vcpus: { source: random.between(1, 3), destination: random.between(1, 4) },
     operations: { source: random.pick([3, 12, 30]), destination: random.pick([4, 12, 30]) },
     discards: random.pick([0, 8, 30, 60]),
+    seeks: undefined,
     background,
     maxBandwidth: random.chance(0.25) ? random.pick([20_000, 200_000, 4_000_000]) : undefined,
     // With a hostile source the end must not come before all it says was read.

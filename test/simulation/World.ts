@@ -1,16 +1,16 @@
 /**
  * The machine room of a run: processes, their threads, virtual time, and the choice of who goes next. One thread makes one
- * step at a time; which one is drawn from the seed. Each process brings its own Effect scheduler and clock, so that its
- * fibers run only when its main thread is chosen, stop when it is stopped, and are gone, without a finalizer, when it is
- * killed. TestClock cannot say when its next sleeper is due and wakes sleepers in an order of its own; here time is part
- * of the schedule.
+ * step at a time; which one is drawn from the seed. Each process brings its own Effect scheduler and a `TestClock`
+ * (`ProcessClock.ts`), so that its fibers run only when its main thread is chosen, stop when it is stopped, and are gone,
+ * without a finalizer, when it is killed. Time is part of the schedule: a step takes some, and where nobody can make one it
+ * goes on to when the next sleep, delivery or fault is due.
  */
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import * as Scheduler from "effect/Scheduler"
+import { ProcessClock } from "./ProcessClock.ts"
 import type { Random } from "./Random.ts"
 import type { Trace } from "./Trace.ts"
 
@@ -160,13 +160,14 @@ export class World {
 }
 
 /** A process: a main thread with Effect in it, descriptors, and whatever other threads are made for it. */
-export class Process implements Scheduler.Scheduler, Scheduler.SchedulerDispatcher, Clock.Clock {
+export class Process implements Scheduler.Scheduler, Scheduler.SchedulerDispatcher {
   readonly executionMode = "async"
   readonly world: World
   readonly name: string
   readonly main: Thread
+  readonly clock: ProcessClock
   alive = true
-  /** SIGSTOP. */
+  /** Between SIGSTOP and SIGCONT. */
   stopped = false
   exitStatus: string | undefined
   context: Context.Context<never>
@@ -183,9 +184,10 @@ export class Process implements Scheduler.Scheduler, Scheduler.SchedulerDispatch
     this.world = world
     this.name = name
     this.main = { name, process: this, weight: 8, beside: false, ready: () => this.#ready(), step: () => this.#step() }
+    this.clock = new ProcessClock(this)
     this.context = Context.empty().pipe(
       Context.add(Scheduler.Scheduler, this),
-      Context.add(Clock.Clock, this)
+      Context.add(Clock.Clock, this.clock)
     ) as Context.Context<never>
   }
 
@@ -201,27 +203,6 @@ export class Process implements Scheduler.Scheduler, Scheduler.SchedulerDispatch
   }
   flush(): void {
     throw new Error("nothing of a simulated process runs to its end at once")
-  }
-
-  // ------------------------------------------------------------------------------------------------ Clock
-  currentTimeMillisUnsafe(): number {
-    return Math.floor(this.world.now / MILLI)
-  }
-  readonly currentTimeMillis = Effect.sync(() => this.currentTimeMillisUnsafe())
-  currentTimeNanosUnsafe(): bigint {
-    return BigInt(Math.floor(this.world.now))
-  }
-  readonly currentTimeNanos = Effect.sync(() => this.currentTimeNanosUnsafe())
-  monotonicTimeNanosUnsafe(): bigint {
-    return this.currentTimeNanosUnsafe()
-  }
-  readonly monotonicTimeNanos = this.currentTimeNanos
-  sleep(duration: Duration.Duration): Effect.Effect<void> {
-    const millis = Duration.toMillis(duration)
-    return Effect.callback<void>((resume) => {
-      const cancel = this.world.after(millis, this, () => this.scheduleTask(() => resume(Effect.void)))
-      return Effect.sync(cancel)
-    })
   }
 
   // ------------------------------------------------------------------------------------------------ main thread
@@ -247,12 +228,18 @@ export class Process implements Scheduler.Scheduler, Scheduler.SchedulerDispatch
     })
   }
 
-  /** Whether nothing of it would ever run again. */
-  get quiet(): boolean {
-    return this.#tasks.length === 0 && this.world.timersOf(this) === 0
+  // ------------------------------------------------------------------------------------------------ signals
+  /** SIGSTOP. */
+  stop(): void {
+    this.stopped = true
   }
 
-  // ------------------------------------------------------------------------------------------------ its end
+  /** SIGCONT. Sleeps that ended meanwhile wake now, in the order they were due. */
+  resume(): void {
+    this.stopped = false
+    this.clock.catchUp()
+  }
+
   /** Ends it as SIGKILL or `_exit` does: nothing of it runs any more, and the kernel closes what it had open. */
   end(how: string): void {
     if (!this.alive) return
