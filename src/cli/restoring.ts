@@ -1,0 +1,21 @@
+/**
+ * The entry of `postcopy qemu restore`: of restores there may be many at once, and this one loads what a restore needs and
+ * no command tree. What it does not understand goes to the command line as it was given.
+ */
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as RestoreWords from "./RestoreWords.ts"
+
+const args = process.argv.slice(2)
+const asked = args[0] === "qemu" && args[1] === "restore" ? RestoreWords.parse(args.slice(2)) : undefined
+if (asked === undefined) await import("./main.ts")
+else {
+  const [Ending, Output, QemuRestoring] = await Promise.all([
+    import("./Ending.ts"),
+    import("./Output.ts"),
+    import("./QemuRestoring.ts")
+  ])
+  const output = Output.make(Output.wantsJson(args))
+  const context = Layer.merge(Layer.succeed(Output.Output, output), Ending.logger(output))
+  Ending.run(QemuRestoring.restore(asked).pipe(Effect.provide(context)), output, () => undefined)
+}
