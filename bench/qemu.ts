@@ -3,7 +3,7 @@
  * itself offers: `loadvm`, a precopy stream from a file (`exec:cat`), and its own post-copy between two QEMUs. The sides
  * run in turn; medians are printed, with the aims. A JSON line for each round goes to stdout, the table to stderr.
  */
-import { spawn } from "node:child_process"
+import { spawn, spawnSync } from "node:child_process"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -28,7 +28,7 @@ process.on("exit", () => rmSync(home, { recursive: true, force: true }))
 
 const milliseconds = (from: bigint, to: bigint) => Number(to - from) / 1e6
 
-/** Runs a command of ours; its last object, and the most memory it had to itself and its share (PSS), in bytes. */
+/** Runs a command of ours; its last object, and its pid. */
 const postcopy = (...args: ReadonlyArray<string>) => {
   const child = spawn(entry, ["qemu", ...args, "--json"], { stdio: ["ignore", "pipe", "inherit"] })
   let out = ""
@@ -78,6 +78,8 @@ const prepare = async (mebibytes: number) => {
   await vm.execute("migrate", { uri: `exec:cat > ${stream}` })
   await completed(vm)
   await vm.kill()
+  // Three times the guest's memory was written: the first round is not to compete with its way to the disk.
+  spawnSync("sync")
   return { mebibytes, disk, image, stream, undisturbed, storedBytes: saved.storedBytes as number }
 }
 type Prepared = Awaited<ReturnType<typeof prepare>>
