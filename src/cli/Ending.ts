@@ -1,20 +1,13 @@
 /**
- * How a process of the command line ends: the one place that turns an outcome into words on stderr and an exit code. Also
- * where its log goes, which is the same for every entry.
+ * How a process of the command line ends: the one place that turns an outcome into words on stderr and an exit code.
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Layer from "effect/Layer"
-import * as Logger from "effect/Logger"
 import * as Runtime from "effect/Runtime"
 import { Failure } from "./Failure.ts"
 import * as Output from "./Output.ts"
 import * as Signals from "./Signals.ts"
-
-/** The log goes to stderr. */
-export const logger = ({ json }: Output.OutputShape): Layer.Layer<never> =>
-  Logger.layer([Logger.withConsoleError(json ? Logger.formatJson : Logger.formatSimple)])
 
 /** A usage error of the parser as a failure; `undefined` for whatever else. */
 export type UsageOf = (error: unknown) => Failure | undefined

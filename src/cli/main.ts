@@ -8,6 +8,7 @@ import * as Command from "effect/cli/Command"
 import * as GlobalFlag from "effect/cli/GlobalFlag"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
 import * as Commands from "./Commands.ts"
 import * as Ending from "./Ending.ts"
 import * as Environment from "./Environment.ts"
@@ -25,7 +26,7 @@ const context = Layer.mergeAll(
   Layer.succeed(Output.Output, output),
   CliOutput.layerPresenter(presenter(output)),
   CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions, GlobalFlag.LogLevel] }),
-  Ending.logger(output)
+  Logger.layer([Logger.withConsoleError(output.json ? Logger.formatJson : Logger.formatSimple)])
 )
 
 /** Usage errors are told by the parser's own type, which only this entry knows. */

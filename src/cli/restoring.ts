@@ -3,7 +3,7 @@
  * no command tree. What it does not understand goes to the command line as it was given.
  */
 import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
+import * as References from "effect/References"
 import * as RestoreWords from "./RestoreWords.ts"
 
 const args = process.argv.slice(2)
@@ -16,6 +16,10 @@ else {
     import("./QemuRestoring.ts")
   ])
   const output = Output.make(Output.wantsJson(args))
-  const context = Layer.merge(Layer.succeed(Output.Output, output), Ending.logger(output))
-  Ending.run(QemuRestoring.restore(asked).pipe(Effect.provide(context)), output, () => undefined)
+  const restore = QemuRestoring.restore(asked).pipe(
+    Effect.provideService(Output.Output, output),
+    // stdout may be the stream of the migration. A logger of our own would load what reads and writes files.
+    Effect.provideService(References.LogToStderr, true)
+  )
+  Ending.run(restore, output, () => undefined)
 }

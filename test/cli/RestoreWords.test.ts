@@ -95,13 +95,18 @@ describe("the words of a restore", () => {
     assert.isUndefined(RestoreWords.parse(words))
   })
 
-  it("load no command tree", async () => {
+  it("load no command tree, and nothing for files", async () => {
     const { code, stderr } = await start(["qemu", "restore", "/nowhere", "unix:/nowhere"], { env: Loads.env }).ended
     assert.strictEqual(code, 1)
     assert.include(stderr, "cannot read /nowhere/manifest.json (ENOENT)")
     const { modules } = Loads.parse(stderr)
     assert.isTrue(modules.some((url) => url.endsWith("/src/qemu/RestoreMachine.ts")))
-    assert.deepStrictEqual(modules.filter((url) => /\/effect\/dist\/cli\/|\/cli\/(main|Commands)\.ts$/.test(url)), [])
+    assert.deepStrictEqual(
+      modules.filter((url) =>
+        /\/effect\/dist\/(cli\/|(FileSystem|Stream|Logger)\.js)|\/cli\/(main|Commands)\.ts$/.test(url)
+      ),
+      []
+    )
   })
 
   it.each(["--help", "--max-bandwidth=fast", "--what"])("are answered by the command tree: %s", async (flag) => {
