@@ -3,14 +3,12 @@
  * size that verifies its memory page by page. TCG, so that it runs where there is no /dev/kvm.
  */
 import { spawnSync } from "node:child_process"
-import { once } from "node:events"
 import { readFileSync, writeFileSync } from "node:fs"
-import * as net from "node:net"
 import { join } from "node:path"
-import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 import * as Processes from "./Processes.ts"
 import { scratch } from "./Programs.ts"
+import * as Monitor from "./qemu/Monitor.ts"
 
 const QEMU = "qemu-system-x86_64"
 
@@ -41,47 +39,6 @@ const bootSector = (): string => {
   return image
 }
 
-/** A QMP connection. */
-const monitor = async (machine: Processes.Running, path: string) => {
-  let socket: net.Socket
-  for (;;) {
-    if (machine.child.exitCode !== null) throw new Error(`${QEMU} ended before its monitor answered`)
-    socket = net.connect(path)
-    const connected = await Promise.race([
-      once(socket, "connect").then(() => true, () => false),
-      once(socket, "error").then(() => false)
-    ])
-    if (connected) break
-    await new Promise((resolve) => setTimeout(resolve, 20))
-  }
-  const answers: Array<(answer: any) => void> = []
-  createInterface({ input: socket }).on("line", (line) => {
-    const message = JSON.parse(line)
-    if ("return" in message || "error" in message) answers.shift()?.(message)
-  })
-  const ask = (execute: string, args: object = {}): Promise<any> =>
-    new Promise((resolve, reject) => {
-      answers.push((answer) =>
-        "error" in answer ? reject(new Error(`${execute}: ${answer.error.desc}`)) : resolve(answer.return)
-      )
-      socket.write(`${JSON.stringify({ execute, arguments: args })}\n`)
-    })
-  await ask("qmp_capabilities")
-  return { ask, close: () => socket.destroy() }
-}
-
-/** How long a step may take: TCG boots a guest of a GiB in some ten seconds on a quiet machine. */
-const PATIENCE_MILLIS = 180_000
-
-/** Polls until it is so. */
-const until = async (so: () => Promise<boolean> | boolean): Promise<void> => {
-  const since = performance.now()
-  while (!(await so())) {
-    if (performance.now() - since > PATIENCE_MILLIS) throw new Error("QEMU does not come any further")
-    await new Promise((resolve) => setTimeout(resolve, 5))
-  }
-}
-
 let serial = 0
 
 export const migrate = async (mebibytes: number) => {
@@ -110,7 +67,8 @@ export const migrate = async (mebibytes: number) => {
   const source = Processes.start(QEMU, machine("s"))
   const destination = Processes.start(QEMU, [...machine("d"), "-incoming", "defer"])
   try {
-    const [here, there] = [await monitor(source, at("s-qmp")), await monitor(destination, at("d-qmp"))]
+    const here = await Monitor.connect(source.child, at("s-qmp"))
+    const there = await Monitor.connect(destination.child, at("d-qmp"))
     const enable = (capability: string) => ({ capability, state: true })
     await there.ask("migrate-set-capabilities", {
       capabilities: [enable("postcopy-ram"), enable("postcopy-blocktime")]
@@ -118,17 +76,24 @@ export const migrate = async (mebibytes: number) => {
     await here.ask("migrate-set-capabilities", { capabilities: [enable("postcopy-ram")] })
     // Next to nothing before the switchover, as ours: all memory is to follow the guest.
     await here.ask("migrate-set-parameters", { "max-bandwidth": 65_536, "max-postcopy-bandwidth": 0 })
-    await until(() => readFileSync(at("s-serial"), "utf8").includes("P00000001"))
+    await Monitor.until(
+      "the guest has passed over its memory",
+      () => readFileSync(at("s-serial"), "utf8").includes("P00000001"),
+      { of: source.child }
+    )
     await there.ask("migrate-incoming", { uri: `unix:${at("link")}` })
     await here.ask("stop")
     await here.ask("migrate", { uri: `unix:${at("link")}` })
     // As soon as it may: the pages that the first round has sent by then are few.
-    await until(async () => ["active", "completed"].includes((await here.ask("query-migrate")).status))
+    await Monitor.until(
+      "the migration has begun",
+      async () => ["active", "completed"].includes((await here.ask("query-migrate")).status)
+    )
     await here.ask("migrate-start-postcopy")
-    await until(async () => (await there.ask("query-status")).status !== "inmigrate")
+    await Monitor.until("the guest has moved", async () => (await there.ask("query-status")).status !== "inmigrate")
     const begun = performance.now()
     await there.ask("cont").catch(() => {})
-    await until(async () => (await there.ask("query-migrate")).status === "completed")
+    await Monitor.until("all memory has come", async () => (await there.ask("query-migrate")).status === "completed")
     const totalMs = performance.now() - begun
     const report = await there.ask("query-migrate")
     const sent = await here.ask("query-migrate")

@@ -3,7 +3,7 @@
  * itself offers: `loadvm`, a precopy stream from a file (`exec:cat`), and its own post-copy between two QEMUs. The sides
  * run in turn; medians are printed, with the aims. A JSON line for each round goes to stdout, the table to stderr.
  */
-import { spawn } from "node:child_process"
+import { spawn, spawnSync } from "node:child_process"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -18,6 +18,8 @@ const { values } = parseArgs({
 const rounds = Number(values.rounds)
 const sizes = values.sizes.split(",").map(Number)
 const CLONES = 10
+/** How long a command of ours may take. Milliseconds. */
+const PATIENCE_MILLIS = 180_000
 /** Between two looks at the memory of the clones' sources. */
 const SAMPLE_MILLIS = 50
 const entry = fileURLToPath(new URL("../bin/postcopy.js", import.meta.url))
@@ -25,22 +27,23 @@ const home = mkdtempSync(join(tmpdir(), "postcopy-bench-"))
 process.on("exit", () => rmSync(home, { recursive: true, force: true }))
 
 const milliseconds = (from: bigint, to: bigint) => Number(to - from) / 1e6
-const { until } = VirtualMachine
 
-/** Runs a command of ours; its last object, and the most memory it had to itself and its share (PSS), in bytes. */
+/** Runs a command of ours; its last object, and its pid. */
 const postcopy = (...args: ReadonlyArray<string>) => {
   const child = spawn(entry, ["qemu", ...args, "--json"], { stdio: ["ignore", "pipe", "inherit"] })
   let out = ""
   child.stdout.on("data", (bytes: Buffer) => out += bytes.toString())
-  const ended = new Promise<any>((resolve, reject) =>
-    child.on(
-      "close",
-      (code) =>
-        code === 0
-          ? resolve(JSON.parse(out.trim().split("\n").at(-1)!))
-          : reject(new Error(`qemu ${args[0]} ended with ${code}`))
-    )
-  )
+  const ended = new Promise<any>((resolve, reject) => {
+    const timer = setTimeout(() => {
+      child.kill("SIGKILL")
+      reject(new Error(`postcopy qemu ${args.join(" ")} has not ended within ${PATIENCE_MILLIS / 1000} s`))
+    }, PATIENCE_MILLIS)
+    child.on("close", (code) => {
+      clearTimeout(timer)
+      if (code === 0) resolve(JSON.parse(out.trim().split("\n").at(-1)!))
+      else reject(new Error(`postcopy qemu ${args.join(" ")} ended with ${code}`))
+    })
+  })
   return { pid: child.pid!, ended }
 }
 
@@ -52,8 +55,8 @@ const ticksOfFirstSecond = ({ ticks }: VirtualMachine.VirtualMachine) => {
 
 /** Waits for a whole second of ticks; what the guest gave in it. */
 const first = async (vm: VirtualMachine.VirtualMachine, from: bigint) => {
-  await until(() => vm.ticks.length > 0)
-  await until(() => milliseconds(vm.ticks[0]!, process.hrtime.bigint()) > 1100)
+  await vm.until("the guest ticks", () => vm.ticks.length > 0)
+  await vm.until("a second of ticks", () => milliseconds(vm.ticks[0]!, process.hrtime.bigint()) > 1100)
   return { firstTickMs: milliseconds(from, vm.ticks[0]!), tickShare: ticksOfFirstSecond(vm) }
 }
 
@@ -61,10 +64,10 @@ const first = async (vm: VirtualMachine.VirtualMachine, from: bigint) => {
 const prepare = async (mebibytes: number) => {
   const disk = VirtualMachine.disk(home, `d${mebibytes}`)
   const vm = await VirtualMachine.start(home, { mebibytes, disk })
-  await until(() => vm.passes() > 1)
+  await vm.until("the guest has passed over its memory twice", () => vm.passes() > 1)
   const from = vm.ticks.length
   const begun = process.hrtime.bigint()
-  await until(() => milliseconds(begun, process.hrtime.bigint()) > 1000)
+  await vm.until("a second of ticks", () => milliseconds(begun, process.hrtime.bigint()) > 1000)
   const undisturbed = (vm.ticks.length - from) / 1000
   const image = join(home, `image${mebibytes}`)
   const saved = await postcopy("save", vm.qmp, image, "--resume").ended
@@ -73,8 +76,10 @@ const prepare = async (mebibytes: number) => {
   const stream = join(home, `stream${mebibytes}`)
   await vm.execute("migrate-set-parameters", { "max-bandwidth": 2 ** 40 })
   await vm.execute("migrate", { uri: `exec:cat > ${stream}` })
-  await until(async () => (await vm.execute("query-migrate")).status === "completed")
+  await completed(vm)
   await vm.kill()
+  // Three times the guest's memory was written: the first round is not to compete with its way to the disk.
+  spawnSync("sync")
   return { mebibytes, disk, image, stream, undisturbed, storedBytes: saved.storedBytes as number }
 }
 type Prepared = Awaited<ReturnType<typeof prepare>>
@@ -84,6 +89,13 @@ const waiting = (kept: Prepared, ...more: ReadonlyArray<string>) =>
     mebibytes: kept.mebibytes,
     disk: kept.disk,
     args: ["-snapshot", "-incoming", "defer", ...more]
+  })
+
+const completed = (vm: VirtualMachine.VirtualMachine) =>
+  vm.until("its migration is completed", async () => {
+    const { status } = await vm.execute("query-migrate")
+    if (["cancelled", "failed", "postcopy-paused"].includes(status)) throw new Error(`a migration is ${status}`)
+    return status === "completed"
   })
 
 const checked = (vm: VirtualMachine.VirtualMachine) => {
@@ -120,7 +132,7 @@ const fromFile = async (kept: Prepared) => {
   const vm = await waiting(kept)
   const from = process.hrtime.bigint()
   await vm.execute("migrate-incoming", { uri: `exec:cat ${kept.stream}` })
-  await until(async () => (await vm.execute("query-migrate")).status === "completed")
+  await completed(vm)
   await vm.execute("cont")
   const told = await first(vm, from)
   await vm.kill()
@@ -143,10 +155,10 @@ const own = async (kept: Prepared) => {
   await vm.execute("migrate-incoming", { uri: `unix:${vm.qmp}.in` })
   await source.execute("cont")
   await source.execute("migrate", { uri: `unix:${vm.qmp}.in` })
-  await until(async () => (await source.execute("query-migrate")).status === "active")
+  await source.until("it migrates", async () => (await source.execute("query-migrate")).status === "active")
   const from = process.hrtime.bigint()
   await source.execute("migrate-start-postcopy")
-  await until(async () => (await vm.execute("query-migrate")).status === "completed")
+  await completed(vm)
   const totalMs = milliseconds(from, process.hrtime.bigint())
   checked(vm)
   const faults = vm.faults()

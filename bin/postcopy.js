@@ -5,12 +5,12 @@
 ":" // ;   if [ -x "$dir/node_modules/node-linux-$arch/bin/node" ] ; then node=$dir/node_modules/node-linux-$arch/bin/node ; break ; fi
 ":" // ; done
 ":" // ; command -v "$node" > /dev/null || { echo "postcopy: there is no node; install Node.js 22.19 or newer" >&2 ; exit 69 ; }
-":" // ; case "$1 $2" in "qemu restore") lean=--max-semi-space-size=1 ;; *) lean= ;; esac
+":" // ; case "$1 $2" in "qemu restore") lean=--max-semi-space-size=1 ; export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-1}" ;; *) lean= ;; esac
 ":" // ; exec "$node" $lean --disable-warning=ExperimentalWarning "$self" "$@"
 
 // A shell script and a module in one file. The shell sees the lines above as no-ops that end in `exec`: this process
 // becomes the Node that was installed with the package (same pid, same descriptors), or the one on PATH. Of restores there
-// may be many at once, each of which keeps little: a small young generation is enough. Without the optimizing compilers
+// may be many at once, each of which keeps little: a small young generation is enough, and one arena of malloc. Without the optimizing compilers
 // each would take a sixth less, and its guest's pages half as long again. That Node sees
 // strings and comments above and starts here. An old Node that was started with this file by hand gives way to the
 // installed one in the same manner, through the addon's execve, or through a child process where there is no addon.
@@ -107,7 +107,9 @@ if (recentEnough()) {
   const unbuilt = join(here, "..", "src", "cli", "main.ts")
   // Types are not stripped from files below node_modules: an installed package runs what was compiled.
   const installed = here.includes("/node_modules/") || !existsSync(unbuilt)
-  await import(installed ? "../dist/cli/main.js" : "../src/cli/main.ts")
+  // A restore has an entry of its own, which gives way to the other where it does not understand.
+  const entry = process.argv[2] === "qemu" && process.argv[3] === "restore" ? "restoring" : "main"
+  await import(installed ? `../dist/cli/${entry}.js` : `../src/cli/${entry}.ts`)
 } else {
   const node = installedNode()
   if (node === undefined) {

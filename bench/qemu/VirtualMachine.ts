@@ -6,19 +6,14 @@ import { type ChildProcess, spawn, spawnSync } from "node:child_process"
 import { existsSync, readFileSync, writeFileSync } from "node:fs"
 import * as net from "node:net"
 import { join } from "node:path"
-import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
+import * as Monitor from "./Monitor.ts"
 
 const QEMU = "qemu-system-x86_64"
 const alive = new Set<ChildProcess>()
 process.on("exit", () => {
   for (const child of alive) child.kill("SIGKILL")
 })
-
-/** Polls until it is so. */
-export const until = async (so: () => Promise<boolean> | boolean): Promise<void> => {
-  while (!(await so())) await new Promise((resolve) => setTimeout(resolve, 2))
-}
 
 /** The guest's disk: qcow2, so that QEMU can keep snapshots of its own in it. */
 export const disk = (directory: string, name: string): string => {
@@ -53,6 +48,8 @@ export interface VirtualMachine {
   readonly passes: () => number
   readonly bad: () => boolean
   readonly execute: (command: string, args?: object) => Promise<any>
+  /** Waits until it is so; fails when that takes too long or the machine has ended. */
+  readonly until: (what: string, so: () => Promise<boolean> | boolean) => Promise<void>
   /** Fault to placed, microseconds, by QEMU's trace. */
   readonly faults: () => ReadonlyArray<number>
   readonly kill: () => Promise<void>
@@ -127,30 +124,15 @@ export const start = async (
   ], { stdio: ["ignore", "ignore", "inherit"] })
   alive.add(child)
   const exited = new Promise<void>((resolve) => child.on("exit", () => resolve()))
-  await until(() => existsSync(own))
-  const socket = net.connect(own)
-  const answers: Array<(message: any) => void> = []
-  // A QEMU that is killed resets the connection: readline tells its input's errors as its own.
-  createInterface({ input: socket }).on("error", () => {}).on("line", (line) => {
-    const message = JSON.parse(line)
-    if ("return" in message || "error" in message) answers.shift()?.(message)
-  })
-  socket.on("error", () => {})
-  const execute = (command: string, args: object = {}) =>
-    new Promise<any>((resolve, reject) => {
-      answers.push((answer) =>
-        "error" in answer ? reject(new Error(`${command}: ${answer.error.desc}`)) : resolve(answer.return)
-      )
-      socket.write(`${JSON.stringify({ execute: command, arguments: args })}\n`)
-    })
-  await execute("qmp_capabilities")
+  const monitor = await Monitor.connect(child, own)
   return {
     pid: child.pid!,
     qmp,
     ticks,
     passes: () => console.match(/P[0-9A-F]{8} T/g)?.length ?? 0,
     bad: () => console.includes("BAD"),
-    execute,
+    execute: monitor.ask,
+    until: (what, so) => Monitor.until(what, so, { of: child }),
     faults: () => {
       const asked = new Map<string, number>()
       const found: Array<number> = []
@@ -167,7 +149,7 @@ export const start = async (
       child.kill("SIGKILL")
       await exited
       alive.delete(child)
-      socket.destroy()
+      monitor.close()
       for (const server of servers) server.close()
     }
   }

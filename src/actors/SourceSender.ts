@@ -68,6 +68,8 @@ export interface Options {
    * would have to be installed first. Default: not at all.
    */
   readonly firstAskMillis?: number
+  /** How long after that sign its first steps last, ms, if less than otherwise. */
+  readonly firstStepsMillis?: number
   /** A second connection, for pages that were asked for. */
   readonly urgent?: { readonly link: Link; readonly encoder: PageEncoder }
   /** Milliseconds of a clock that never goes back. */
@@ -112,6 +114,7 @@ export const make = (options: Options): SourceSender => {
   const {
     dialect,
     firstAskMillis = 0,
+    firstStepsMillis = FIRST_STEPS_MILLIS,
     inbox,
     link,
     now,
@@ -221,7 +224,7 @@ export const make = (options: Options): SourceSender => {
 
   /** Whether the guest at the destination is about to ask: then nothing must be in its way. */
   const firstSteps = (time: number): boolean => {
-    if (time - beganAt >= FIRST_STEPS_MILLIS) return false
+    if (time - beganAt >= FIRST_STEPS_MILLIS || time - heardAt >= firstStepsMillis) return false
     if (askedAt > -Infinity) return time - askedAt < QUIET_MILLIS
     return firstAskMillis > 0 && time - heardAt < firstAskMillis
   }

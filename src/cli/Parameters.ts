@@ -7,14 +7,12 @@ import * as Flag from "effect/cli/Flag"
 import * as GlobalFlag from "effect/cli/GlobalFlag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import * as Result from "effect/Result"
 import { statSync } from "node:fs"
 import { resolve } from "node:path"
 import { fileURLToPath, pathToFileURL } from "node:url"
 import { builtins } from "../guests/GuestUrl.ts"
 import { DEFAULT_MICROS, MAX_MICROS } from "../services/BusyPoll.ts"
-import { type Endpoint, parse as parseEndpoint } from "../services/Endpoint.ts"
-import { Failure, usage } from "./Failure.ts"
+import { type Failure, usage } from "./Failure.ts"
 import * as Rate from "./Rate.ts"
 
 /**
@@ -139,15 +137,4 @@ export const resolveGuest = Effect.fnUntraced(function*(text: string): Effect.fn
 
 export const uri = Argument.String("uri").pipe(
   Argument.withDescription("tcp:HOST:PORT, unix:PATH or fd:N")
-)
-
-/** Checked, and with a `unix:` path made absolute: it is meant relative to where the command was given. */
-export const resolveUri = Effect.fnUntraced(
-  function*(text: string): Effect.fn.Return<{ readonly uri: string; readonly endpoint: Endpoint }, Failure> {
-    const uri = text.startsWith("unix:") && text.length > "unix:".length ? `unix:${resolve(text.slice(5))}` : text
-    const parsed = parseEndpoint(uri)
-    if (Result.isSuccess(parsed)) return { uri, endpoint: parsed.success }
-    const { _tag, detail } = parsed.failure
-    return yield* new Failure({ tag: _tag, message: detail, code: _tag === "Unsupported" ? 69 : 1 })
-  }
 )

@@ -11,6 +11,7 @@ import type * as Scope from "effect/Scope"
 import * as Binding from "../native/Binding.ts"
 import type { Observation } from "../Observation.ts"
 import type { Endpoint } from "../services/Endpoint.ts"
+import * as Addresses from "./Addresses.ts"
 import type { Target } from "./Control.ts"
 import type { ControlClient } from "./ControlClient.ts"
 import { Failure, from } from "./Failure.ts"
@@ -85,7 +86,7 @@ export const migrate = Command.make(
     busyPoll: Parameters.busyPoll
   },
   Effect.fnUntraced(function*({ busyPoll, control, maxBandwidth, nobg, prefault, report: file, uri: text }) {
-    const { endpoint, uri } = yield* Parameters.resolveUri(text)
+    const { endpoint, uri } = yield* Addresses.resolveUri(text)
     const id = yield* MigrationId.fromEnvironment(process.env)
     const { connect } = yield* Effect.promise(() => import("./ControlClient.ts"))
     const output = yield* Output

@@ -8,8 +8,8 @@ import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { RelayProgress } from "../qemu/RelayTap.ts"
+import * as Addresses from "./Addresses.ts"
 import { Output } from "./Output.ts"
-import { resolveUri } from "./Parameters.ts"
 import { fromQemu } from "./QemuFailure.ts"
 import * as QemuReporting from "./QemuReporting.ts"
 
@@ -51,8 +51,8 @@ export const relay = Command.make(
     const RelayMachine = yield* Effect.promise(() => import("../qemu/RelayMachine.ts"))
     const output = yield* Output
     const relaying = yield* RelayMachine.begin({
-      listen: (yield* resolveUri(listen)).uri,
-      connect: (yield* resolveUri(connect)).uri,
+      listen: (yield* Addresses.resolveUri(listen)).uri,
+      connect: (yield* Addresses.resolveUri(connect)).uri,
       tee: Option.getOrUndefined(tee)
     }).pipe(Effect.mapError(fromQemu(false)))
     yield* output.emit({ event: "listening", uri: relaying.uri }, `listening at ${relaying.uri}`)

@@ -1,134 +1,51 @@
-/**
- * `postcopy qemu restore`: an image runs in a waiting QEMU within milliseconds, and its memory follows. Once the guest
- * may run it depends on this process: a first signal only makes it send what is left, a second one ends it, and
- * `--resume` goes on from there.
- */
+/** `postcopy qemu restore`: an image runs in a waiting QEMU within milliseconds, and its memory follows. */
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
-import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
-import * as Option from "effect/Option"
-import * as Queue from "effect/Queue"
-import type { RestoreReport, Restoring } from "../qemu/RestoreMachine.ts"
-import { Failure, usage } from "./Failure.ts"
-import { Output } from "./Output.ts"
+import type * as Effect from "effect/Effect"
+import type { Failure } from "./Failure.ts"
 import * as Parameters from "./Parameters.ts"
-import { fromQemu } from "./QemuFailure.ts"
 import * as QemuParameters from "./QemuParameters.ts"
-import * as QemuReporting from "./QemuReporting.ts"
-import * as Signals from "./Signals.ts"
-
-const PROGRESS_INTERVAL = "200 millis"
+import * as QemuRestoring from "./QemuRestoring.ts"
 
 const path = (name: string, description: string) =>
   Flag.String(name).pipe(Flag.withMetavar("FILE"), Flag.withDescription(description), Flag.optional)
 
-const watch = Effect.fnUntraced(function*({ progress }: Restoring) {
-  const output = yield* Output
-  if (output.progress === undefined) return yield* Effect.never
-  while (true) {
-    const { sent, total } = progress()
-    yield* output.progress(QemuReporting.progress("restoring", sent, total))
-    yield* Effect.sleep(PROGRESS_INTERVAL)
-  }
-})
-
-const describe = ({ bytesOnWire, loadedMs, memoryBytes, pages, resumed, throughputMiBps, totalMs }: RestoreReport) =>
-  [
-    `${resumed ? "resumed" : "restored"} ${(memoryBytes / 2 ** 20).toFixed(1)} MiB in ${totalMs.toFixed(0)} ms` +
-    (loadedMs === null ? "" : `; its devices were loaded after ${loadedMs.toFixed(1)} ms`),
-    `  ${pages.onDemand} pages on demand, ${pages.background} in the background, ${pages.fill} of them zero` +
-    (pages.had > 0 ? `; the destination had ${pages.had}` : ""),
-    `  ${(bytesOnWire / 2 ** 20).toFixed(1)} MiB on the wire, ${throughputMiBps.toFixed(0)} MiB/s`
-  ].join("\n")
-
-/** What a first signal does, and a second one. */
-const obey = Effect.fnUntraced(function*({ sendRest }: Restoring, signals: Queue.Dequeue<Signals.Signal>) {
-  const output = yield* Output
-  yield* Queue.take(signals)
-  yield* output.note("the guest runs on this image's pages: sending what is left; a second signal ends it at once")
-  yield* sendRest
-  yield* Queue.take(signals)
-  return yield* new Failure({
-    tag: "Interrupted",
-    message: "ended before every page was sent: the guest waits at the destination; go on with qemu restore --resume",
-    code: 70
-  })
-})
-
-export const restore = Command.make(
-  "restore",
-  {
-    image: QemuParameters.image,
-    uri: Argument.String("uri").pipe(
-      Argument.withDescription(
-        "Where the destination listens: tcp:HOST:PORT, unix:PATH, fd:N, or - for stdin and stdout"
+/** The command over what carries it out. */
+export const over = (run: (asked: QemuRestoring.Asked) => Effect.Effect<void, Failure>) =>
+  Command.make(
+    "restore",
+    {
+      image: QemuParameters.image,
+      uri: Argument.String("uri").pipe(
+        Argument.withDescription(
+          "Where the destination listens: tcp:HOST:PORT, unix:PATH, fd:N, or - for stdin and stdout"
+        )
+      ),
+      qmp: QemuParameters.qmp,
+      nobg: Parameters.nobg,
+      maxBandwidth: Flag.optional(Parameters.maxBandwidth),
+      record: path("record", "Write the order of first touches to this file"),
+      replay: path("replay", "Push the pages of a recording first"),
+      resume: Parameters.toggle("resume", "Go on with a destination whose source is gone (postcopy-paused)"),
+      preempt: Parameters.toggle(
+        "preempt",
+        "A second connection for requested pages (postcopy-preempt at the destination)"
       )
-    ),
-    qmp: QemuParameters.qmp,
-    nobg: Parameters.nobg,
-    maxBandwidth: Flag.optional(Parameters.maxBandwidth),
-    record: path("record", "Write the order of first touches to this file"),
-    replay: path("replay", "Push the pages of a recording first"),
-    resume: Parameters.toggle("resume", "Go on with a destination whose source is gone (postcopy-paused)"),
-    preempt: Parameters.toggle(
-      "preempt",
-      "A second connection for requested pages (postcopy-preempt at the destination)"
-    )
-  },
-  Effect.fnUntraced(function*({ image, maxBandwidth, nobg, preempt, qmp, record, replay, resume, uri }) {
-    const overStdio = uri === "-"
-    if (overStdio && Option.isSome(qmp)) {
-      return yield* usage("- is for a QEMU that has begun to listen: leave out --qmp")
-    }
-    const to = overStdio ? "-" : (yield* Parameters.resolveUri(uri)).uri
-    const monitor = Option.isNone(qmp) ? undefined : yield* QemuParameters.resolveQmp(qmp.value)
-    const RestoreMachine = yield* Effect.promise(() => import("../qemu/RestoreMachine.ts"))
-    const TouchOrder = yield* Effect.promise(() => import("../qemu/TouchOrder.ts"))
-    const given = yield* Output
-    // Over stdin and stdout there is nothing but the stream: what is to be said goes to stderr.
-    const emit: typeof given.emit = overStdio
-      ? (object, human) => given.note(given.json ? JSON.stringify(object) : human ?? "")
-      : given.emit
-    const failed = fromQemu(false)
-    const first = Option.isNone(replay) ? [] : yield* TouchOrder.read(replay.value).pipe(Effect.mapError(failed))
-    // A recovery's handshake may not be broken off; until the first byte anything else may.
-    const early = resume ? yield* Signals.take : undefined
-    const restoring = yield* RestoreMachine.begin({
-      image,
-      to,
-      ...(monitor !== undefined && { qmp: monitor }),
-      background: !nobg,
-      maxBandwidth: Option.getOrUndefined(maxBandwidth)?.bytesPerSecond,
-      resume,
-      preempt,
-      first,
-      record: Option.isSome(record)
-    }).pipe(Effect.mapError(failed))
-    const signals = early ?? (yield* Signals.take)
-    yield* Effect.forkScoped(Effect.andThen(
-      restoring.loaded,
-      emit({ event: "loaded" }, overStdio ? undefined : "the guest runs; its memory follows")
-    ))
-    yield* Effect.forkScoped(watch(restoring))
-    const recording = Option.isNone(record) ? Effect.void : Effect.suspend(() => restoring.touched.write(record.value))
-    const finishing = yield* Effect.forkScoped(restoring.finished.pipe(Effect.mapError(failed)))
-    const report = yield* Effect.raceFirst(Fiber.join(finishing), obey(restoring, signals)).pipe(
-      Effect.onExit(() => recording.pipe(Effect.ignore))
-    )
-    yield* emit({ event: "completed", report }, describe(report))
-  }, Effect.scoped)
-).pipe(
-  Command.withDescription("Run an image in a waiting QEMU; its memory follows by post-copy"),
-  Command.withExamples([
-    {
-      command: "postcopy qemu restore snap unix:in.sock --qmp vm.qmp",
-      description: "Into a QEMU started with -incoming defer"
     },
-    {
-      command: "postcopy qemu restore snap unix:in.sock --qmp vm.qmp --resume",
-      description: "Go on after a broken restore"
-    }
-  ])
-)
+    run
+  ).pipe(
+    Command.withDescription("Run an image in a waiting QEMU; its memory follows by post-copy"),
+    Command.withExamples([
+      {
+        command: "postcopy qemu restore snap unix:in.sock --qmp vm.qmp",
+        description: "Into a QEMU started with -incoming defer"
+      },
+      {
+        command: "postcopy qemu restore snap unix:in.sock --qmp vm.qmp --resume",
+        description: "Go on after a broken restore"
+      }
+    ])
+  )
+
+export const restore = over(QemuRestoring.restore)

@@ -6,6 +6,7 @@ import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Addresses from "./Addresses.ts"
 import { usage } from "./Failure.ts"
 import { Output } from "./Output.ts"
 import * as Parameters from "./Parameters.ts"
@@ -27,7 +28,7 @@ export const save = Command.make(
   },
   Effect.fnUntraced(function*({ image, live, maxBandwidth, qmp, resume }) {
     if (live && resume) return yield* usage("--live keeps the guest running: --resume means nothing then")
-    const address = yield* QemuParameters.resolveQmp(qmp)
+    const address = yield* Addresses.resolveQmp(qmp)
     const SaveMachine = yield* Effect.promise(() => import("../qemu/SaveMachine.ts"))
     const output = yield* Output
     const { progress } = output

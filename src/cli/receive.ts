@@ -11,6 +11,7 @@ import type { Incoming } from "../Migration.ts"
 import type { MigrationError } from "../MigrationError.ts"
 import type { Observation } from "../Observation.ts"
 import type { Ending } from "../web/Picture.ts"
+import * as Addresses from "./Addresses.ts"
 import * as Exporting from "./Exporting.ts"
 import { type Failure, from, fromMigration, silent, toObject, withCode } from "./Failure.ts"
 import type { End, GuestProcess } from "./GuestProcess.ts"
@@ -94,7 +95,7 @@ export const receive = Command.make(
   },
   Effect.fnUntraced(function*(options) {
     const module = yield* Parameters.resolveGuest(options.guest)
-    const { uri } = yield* Parameters.resolveUri(options.uri)
+    const { uri } = yield* Addresses.resolveUri(options.uri)
     const id = yield* MigrationId.fromEnvironment(globalThis.process.env)
     const [GuestProcess, Migration, ExitGuard] = yield* Effect.promise(() =>
       Promise.all([import("./GuestProcess.ts"), import("../Migration.ts"), import("../guests/ExitGuard.ts")])

@@ -100,6 +100,11 @@ export interface Restoring {
  * while they are loaded, and whatever was sent before would have to be placed first.
  */
 const FIRST_ASK_MILLIS = 10
+/**
+ * How long the guest's first steps have the link to themselves after that PONG. Milliseconds: its devices are loaded and it
+ * has ticked within ten; a machine that goes on asking is helped most by all of its memory being there soon.
+ */
+const FIRST_STEPS_MILLIS = 20
 /** How long the last bytes may take to be read. Milliseconds. */
 const GOODBYE_MILLIS = 5_000
 
@@ -223,6 +228,7 @@ export const begin = (options: Options): Effect.Effect<Restoring, QemuReason, Sc
       now: () => performance.now(),
       first: options.first,
       firstAskMillis: FIRST_ASK_MILLIS,
+      firstStepsMillis: FIRST_STEPS_MILLIS,
       ...(recovered !== undefined && { received: recovered.received }),
       ...(urgent !== undefined && { urgent: { link: urgent, encoder: QemuDialect.preemptEncoder() } })
     })

@@ -34,6 +34,7 @@ export interface Options {
   readonly maxBandwidth?: number
   readonly prefault?: Prefault
   readonly firstAskMillis?: number
+  readonly firstStepsMillis?: number
   readonly link?: LinkMemory.Options
   /** Answers simple requests on the quick way, as after a switchover with the addon. */
   readonly quick?: boolean
@@ -78,7 +79,8 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     inbox,
     now,
     prefault: options.prefault ?? { forward: 0, backward: 0 },
-    firstAskMillis: options.firstAskMillis ?? 0
+    firstAskMillis: options.firstAskMillis ?? 0,
+    ...(options.firstStepsMillis !== undefined && { firstStepsMillis: options.firstStepsMillis })
   })
   const receiver = RequestReceiver.make({
     dialect: umem,

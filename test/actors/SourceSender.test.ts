@@ -82,6 +82,16 @@ describe("the source's page stream", () => {
       assert.deepStrictEqual(mute.arrived, [])
       yield* passes(2)
       assert.strictEqual(mute.seen.eos, 1)
+
+      // No longer than the first steps may last, which begin with the destination's first sign of life.
+      const brisk = yield* SourceRig.make({ blocks: two, firstAskMillis: 10, firstStepsMillis: 5 })
+      yield* brisk.begin
+      yield* passes(20)
+      brisk.send(Request.init())
+      yield* passes(4)
+      assert.deepStrictEqual(brisk.arrived, [])
+      yield* passes(2)
+      assert.strictEqual(brisk.seen.eos, 1)
     }))
 
   it.effect("goes on behind the page last asked for", () =>

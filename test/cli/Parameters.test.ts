@@ -3,6 +3,7 @@ import { Effect, Option, Result } from "effect"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import * as Addresses from "../../src/cli/Addresses.ts"
 import { parseDevices } from "../../src/cli/inspect.ts"
 import { wantsJson } from "../../src/cli/Output.ts"
 import * as Parameters from "../../src/cli/Parameters.ts"
@@ -102,7 +103,7 @@ describe("--json", () => {
 describe("URI", () => {
   it.effect("a relative unix path is the command's own", () =>
     Effect.gen(function*() {
-      const { uri } = yield* Parameters.resolveUri("unix:link")
+      const { uri } = yield* Addresses.resolveUri("unix:link")
       assert.strictEqual(uri, `unix:${join(process.cwd(), "link")}`)
     }))
 
@@ -120,7 +121,7 @@ describe("URI", () => {
           "",
           `unix:/${"x".repeat(107)}`
         ],
-        (uri) => Effect.result(Parameters.resolveUri(uri))
+        (uri) => Effect.result(Addresses.resolveUri(uri))
       )
       const got = codes.map((result) => Result.isFailure(result) ? result.failure.code : 0)
       assert.deepStrictEqual(got, [69, 1, 1, 1, 1, 1, 1, 1, 1])
