@@ -106,6 +106,25 @@ describe("the clock of a simulated process", () => {
     }
   })
 
+  it("wakes a sleeper that gave way while another one of its process looked at the time", () => {
+    for (let budget = 12; budget < 60; budget++) {
+      for (let looks = 1; looks < 12; looks++) {
+        const { heard, one, run, world } = make()
+        let left = looks
+        world.stepNanos = 1
+        one.budget = budget
+        one.start(Effect.andThen(Effect.sleep(10), Effect.sync(() => heard.push("slept"))), () => {})
+        world.beforeStep = () => {
+          if (left-- <= 0) return
+          world.now += 1_000
+          one.clock.currentTimeNanosUnsafe()
+        }
+        assert.strictEqual(run(1_000), "idle")
+        assert.deepStrictEqual(heard, ["slept"])
+      }
+    }
+  })
+
   it("tells the world's time, whole milliseconds and nanoseconds", () => {
     const { one, world } = make()
     world.now = 7_654_321

@@ -87,7 +87,7 @@ export class ProcessClock implements Clock.Clock {
   readonly monotonicTimeNanos = Effect.sync(() => this.monotonicTimeNanosUnsafe())
 
   sleep(duration: Duration.Duration): Effect.Effect<void> {
-    return Effect.suspend(() => {
+    const sleeping = Effect.suspend(() => {
       const process = this.#process
       const clock = this.#clock
       // What it is behind is slept in addition: cheaper than setting it.
@@ -95,10 +95,10 @@ export class ProcessClock implements Clock.Clock {
       const whole = Duration.sum(duration, behind)
       const due = clock.currentTimeMillisUnsafe() + Duration.toMillis(whole)
       const cancel = process.world.at(due * MILLI, process, () => this.catchUp(due))
-      // Who gives way in the middle of it keeps the clock's semaphore, and the clock cannot be set.
-      const slept = Effect.provideService(clock.sleep(whole), Scheduler.PreventSchedulerYield, true)
-      // The clock goes on with whom it wakes at once; giving way makes a task of it.
-      return Effect.andThen(Effect.ensuring(slept, Effect.sync(cancel)), Effect.yieldNow)
+      return Effect.ensuring(clock.sleep(whole), Effect.sync(cancel))
     })
+    // Who gave way in the middle of it would sleep from a later time on than the world was told, or keep the clock's semaphore
+    // so that it cannot be set. The clock goes on with whom it wakes at once; giving way then makes a task of it.
+    return Effect.andThen(Effect.provideService(sleeping, Scheduler.PreventSchedulerYield, true), Effect.yieldNow)
   }
 }
