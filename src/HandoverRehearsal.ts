@@ -5,7 +5,6 @@
 import * as Effect from "effect/Effect"
 import type { Addon } from "./native/Binding.ts"
 import * as Handover from "./services/Handover.ts"
-import { PageStates } from "./services/PageStates.ts"
 
 const TABLE: Handover.Table = {
   blocks: [{ idstr: "rehearsal", length: 4096, hostPageSize: 4096, address: 0, mode: "copy" }],
@@ -17,7 +16,6 @@ const TABLE: Handover.Table = {
 /** Leaves nothing open. Defects, such as a host without memfds, are the caller's to bound. */
 export const rehearseHandover = (addon: Addon): Effect.Effect<void> =>
   Effect.gen(function*() {
-    const pages = PageStates.pagesOf(TABLE.blocks, TABLE.targetPageSize)
     const [here, there] = addon.socketpair(addon.constants.SOCK_SEQPACKET)
     const map = addon.Region.memfd("postcopy-rehearsal", addon.pageSize)
     const memory = map.descriptor()
@@ -32,7 +30,7 @@ export const rehearseHandover = (addon: Addon): Effect.Effect<void> =>
     const received = yield* Handover.receive(addon, there)
     if (received === undefined) return
     const { counters, link, states, uffd } = received
+    // Not looked at: a buffer would keep its descriptor open until it is collected.
     const mapped = addon.Region.map(states, 0, addon.pageSize)
-    void new PageStates(pages, mapped.buffer())
     for (const owner of [counters, link, states, uffd, mapped]) owner.close()
   }).pipe(Effect.scoped)
