@@ -18,6 +18,7 @@ import * as DestinationHandler from "./actors/DestinationHandler.ts"
 import { type HandlerMessage, MAILBOX_CAPACITY } from "./actors/Mailboxes.ts"
 import * as PipeMessages from "./actors/PipeMessages.ts"
 import type { GuestError } from "./guests/GuestError.ts"
+import * as HostPageNumbers from "./HostPageNumbers.ts"
 import { type LoadedState, loadState } from "./LoadState.ts"
 import {
   DaemonFailed,
@@ -41,7 +42,7 @@ import type { Link } from "./services/Link.ts"
 import { Links } from "./services/Links.ts"
 import { Prefault } from "./services/Prefault.ts"
 import { Settings } from "./services/Settings.ts"
-import { type RegisteredBlock, Userfaultfd } from "./services/Userfaultfd.ts"
+import { Userfaultfd } from "./services/Userfaultfd.ts"
 import { rehearseStream } from "./StreamRehearsal.ts"
 import * as Traces from "./telemetry/Traces.ts"
 
@@ -80,32 +81,6 @@ interface Times {
   firstStepNanos: bigint | undefined
   bytesBefore: number
   missingAtFirstAnswer: number | undefined
-}
-
-/** Global host page numbers: blocks follow each other, each rounded up to whole host pages of its own size. */
-const numbering = (blocks: ReadonlyArray<RegisteredBlock>) => {
-  let next = 0
-  const bases = blocks.map(({ hostPageSize, length }) => {
-    const base = next
-    next += Math.ceil(length / hostPageSize)
-    return base
-  })
-  return {
-    pages: (idstr: string, offset: number, length: number): Float64Array => {
-      const at = blocks.findIndex((block) => block.idstr === idstr)
-      if (at < 0) return new Float64Array(0)
-      const { hostPageSize } = blocks[at]!
-      const first = bases[at]! + Math.floor(offset / hostPageSize)
-      return Float64Array.from({ length: Math.ceil(length / hostPageSize) }, (_, i) => first + i)
-    },
-    ranges: (pages: Float64Array) =>
-      Array.from(pages, (page): readonly [number, number, number] => {
-        let at = bases.length - 1
-        while (at > 0 && bases[at]! > page) at--
-        const { hostPageSize } = blocks[at]!
-        return [at, (page - bases[at]!) * hostPageSize, hostPageSize]
-      })
-  }
 }
 
 /** The guest's side of the daemon channel, made before the switchover: what comes after it is downtime. */
@@ -168,7 +143,7 @@ const takeOver = Effect.fnUntraced(function*(
     Deferred.doneUnsafe(running, Exit.void)
   }).pipe(Effect.forkScoped({ startImmediately: true }))
 
-  const pages = numbering(registration.blocks)
+  const pages = HostPageNumbers.of(registration.blocks)
   const touch = yield* (yield* Prefault).make(vcpu.blocks())
   const handler = yield* DestinationHandler.run({
     inbox,
